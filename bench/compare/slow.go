@@ -1,0 +1,85 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+)
+
+// slowFigures are the figures of one server, one value a round.
+type slowFigures struct {
+	alone, beside series // requests per second of the ordinary clients
+	slow          series // slow clients that were connected
+	closed        series // slow connections that the server closed meanwhile
+	failed        series // ordinary requests that timed out or broke
+}
+
+// measureSlow answers: what is left for ordinary clients while others send
+// their requests a byte a second?
+func measureSlow(s settings, n int, out io.Writer) error {
+	fmt.Fprintf(out, "shielding: %d ordinary keep-alive connections, alone and beside %d clients that send a header byte a second;\n"+
+		"pool of %d; %d rounds of %v\n\n", s.conns, n, s.threads, s.rounds, s.duration)
+	figures := map[string]*slowFigures{}
+	for round := range s.rounds {
+		for _, name := range s.servers {
+			f := figures[name]
+			if f == nil {
+				f = &slowFigures{}
+				figures[name] = f
+			}
+			if err := f.measure(name, s, n); err != nil {
+				return fmt.Errorf("%s, round %d: %w", name, round+1, err)
+			}
+		}
+	}
+
+	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(table, "server\talone requests/s\tbeside\tbeside/alone\tslow connected\tclosed on them\tfailed")
+	for _, name := range s.servers {
+		f := figures[name]
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%.0f\t%.0f\t%.0f\n", name, f.alone.format(0), f.beside.format(0),
+			f.beside.over(f.alone).format(3), f.slow.median(), f.closed.median(), f.failed.median())
+	}
+	return table.Flush()
+}
+
+func (f *slowFigures) measure(name string, s settings, n int) error {
+	srv, err := startServer(name, s.threads)
+	if err != nil {
+		return err
+	}
+	defer srv.stop()
+
+	l := load{addr: srv.addr, conns: s.conns, duration: s.warmup}
+	if _, err := runWrk(l); err != nil {
+		return err
+	}
+	l.duration = s.duration
+	alone, err := runWrk(l)
+	if err != nil {
+		return err
+	}
+	if err := alone.clean(); err != nil {
+		return err
+	}
+
+	slow, opened, err := startClients("slow", srv.addr, n)
+	if err != nil {
+		return err
+	}
+	defer slow.stop()
+	beside, err := runWrk(l) // may fail as much as it likes: that is the figure
+	if err != nil {
+		return err
+	}
+	_, closed, err := slow.checkClients()
+	if err != nil {
+		return err
+	}
+	f.alone = append(f.alone, alone.rate())
+	f.beside = append(f.beside, beside.rate())
+	f.slow = append(f.slow, float64(opened))
+	f.closed = append(f.closed, float64(closed))
+	f.failed = append(f.failed, float64(beside.bad+beside.broken+beside.timeouts))
+	return nil
+}

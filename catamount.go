@@ -1,0 +1,62 @@
+package catamount
+
+import (
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/catamount-server/catamount/worker"
+)
+
+// Version of Catamount.
+const Version = "0.1.0-dev"
+
+// ErrServerClosed is what Serve and ListenAndServe return after Shutdown or
+// Close. It is net/http's, so that programs written for that need no change.
+var ErrServerClosed = http.ErrServerClosed
+
+// ListenAndServe serves handler on a TCP address, as http.ListenAndServe does.
+// A nil handler means http.DefaultServeMux. It always returns an error.
+func ListenAndServe(addr string, handler http.Handler) error {
+	return (&Server{Addr: addr, Handler: handler}).ListenAndServe()
+}
+
+// Serve serves handler on a listener, as http.Serve does. It always returns an
+// error.
+func Serve(l net.Listener, handler http.Handler) error {
+	return (&Server{Handler: handler}).Serve(l)
+}
+
+// PlaceOf returns the place in the thread pool that serves the request, from 0.
+// It is false for a request that Catamount does not serve.
+func PlaceOf(r *http.Request) (place int, ok bool) {
+	place, ok = r.Context().Value(worker.PlaceKey).(int)
+	return place, ok
+}
+
+// Stats is a snapshot of a Server.
+type Stats = worker.Stats
+
+// WaitBucket is a bar of the histogram of queue waits.
+type WaitBucket = worker.WaitBucket
+
+// Defaults of Server.
+const (
+	// DefaultMaxThreads is generous where Puma has 5: goroutines cost little and
+	// know no global lock. What it bounds is what the application uses at once.
+	DefaultMaxThreads    = 256
+	DefaultMaxFastInline = 32
+	DefaultBodyMemory    = 112 << 10
+	DefaultOutputMemory  = 256 << 10
+
+	DefaultFirstByteTimeout  = 30 * time.Second
+	DefaultReadHeaderTimeout = 20 * time.Second
+	DefaultBodyIdleTimeout   = 30 * time.Second
+	DefaultBodyMinRate       = 500
+	DefaultBodyGrace         = 20 * time.Second
+	DefaultIdleTimeout       = 75 * time.Second
+	DefaultAdvertisedIdle    = 65 * time.Second
+	DefaultWriteMinRate      = 500
+	DefaultWriteGrace        = 20 * time.Second
+	DefaultLingerTimeout     = 2 * time.Second
+)

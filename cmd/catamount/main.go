@@ -1,0 +1,24 @@
+// Command catamount serves the built-in demo app with the Catamount HTTP
+// server, which is the quickest way to try the server with curl, a browser or
+// a load generator.
+//
+//	catamount serve [flags]   serve the demo app until INT or TERM
+//	catamount version         print the version
+//	catamount help            print the commands; "catamount serve -h" the flags
+//
+// It exits with 0 after an orderly end, with 1 when serving failed, and with 2
+// when its arguments are wrong.
+//
+// Everything that serves lives in the package catamount: this program only
+// turns flags into a catamount.Server, binds the listeners, announces them and
+// turns signals into Shutdown and Close.
+package main
+
+import (
+	"context"
+	"os"
+)
+
+func main() {
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+}

@@ -1,0 +1,334 @@
+package catamount
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/catamount-server/catamount/parser"
+	"github.com/catamount-server/catamount/worker"
+)
+
+// Server serves an http.Handler in one process. It has the shape of
+// http.Server, and the zero value serves with safe defaults. Fields must not be
+// changed once it serves.
+//
+// For every number, limit, rate and timeout 0 stands for the default, and a
+// negative value turns a limit, a rate or a timeout off.
+type Server struct {
+	// Addr is the TCP address of ListenAndServe; "" is ":http".
+	Addr string
+	// Handler serves the requests; nil is http.DefaultServeMux.
+	Handler http.Handler
+	// BaseContext returns the context that the requests of a listener derive
+	// from; nil is context.Background.
+	BaseContext func(net.Listener) context.Context
+	// Logger is told of everything that goes wrong with a client or a handler;
+	// nil is slog.Default.
+	Logger *slog.Logger
+
+	// MinThreads (default 0) places of the pool have a goroutine from the
+	// start; MaxThreads (default 256) bounds how many requests are served at
+	// once. Others wait, in order.
+	MinThreads, MaxThreads int
+	// QueueRequests: nil or true for the reactor, which buffers requests and
+	// occupies a place only with whole ones; false for the blocking mode, in
+	// which a place belongs to a connection, however slow it is, and accepting
+	// waits while the pool is full. As in Puma, blocking connections serve one
+	// request unless EnableKeepAlives says otherwise. Write new(false).
+	QueueRequests *bool
+	// EnableKeepAlives: connections may serve several requests; nil is the value
+	// of QueueRequests.
+	EnableKeepAlives *bool
+	// MaxKeepAlive is the number of requests per connection; the last answer
+	// announces the close. Default: no limit.
+	MaxKeepAlive int
+	// MaxFastInline is the number of requests of one connection that are served
+	// in a row, default 32, and only such as have come already.
+	MaxFastInline int
+
+	// MaxHeaderBytes bounds a request's head, request line included; default
+	// 114688 (112 KiB); 431.
+	MaxHeaderBytes int
+	// MaxBodyBytes bounds a request's body; default unlimited; 413.
+	MaxBodyBytes int64
+	// Limits has the finer ones; see parser.Limits for defaults and answers. Its
+	// Head and Body give way to the two fields above where those are set.
+	Limits parser.Limits
+	// BodyMemory is how much of a body is kept in memory (default 114688 bytes);
+	// a larger one goes to an unnamed file in BodyDirectory ("": os.TempDir).
+	BodyMemory    int
+	BodyDirectory string
+	// OutputMemory is how much of an answer (default 262144 bytes) may wait in
+	// memory for a slow reader before the handler's Write waits.
+	OutputMemory int
+
+	// FirstByteTimeout, default 30 s: from accept to the first byte; then the
+	// connection is closed quietly.
+	FirstByteTimeout time.Duration
+	// ReadHeaderTimeout, default 20 s: from the first byte of a request to the
+	// end of its head, however the bytes trickle; 408.
+	ReadHeaderTimeout time.Duration
+	// ReadTimeout, default off: from the first byte of a request to the end of
+	// its body; 408.
+	ReadTimeout time.Duration
+	// BodyIdleTimeout, default 30 s: without a byte of the body; 408.
+	BodyIdleTimeout time.Duration
+	// BodyMinRate, default 500 bytes per second: what a body must average once
+	// BodyGrace, default 20 s, has passed; 408.
+	BodyMinRate int
+	BodyGrace   time.Duration
+	// IdleTimeout, default 75 s: between two requests. Before an idle connection
+	// is closed its socket is looked at once more.
+	IdleTimeout time.Duration
+	// AdvertisedIdle, default 65 s: what clients are told (Keep-Alive:
+	// timeout=65). It must be shorter than IdleTimeout, so that a client who
+	// keeps to it never sends into a closing connection.
+	AdvertisedIdle time.Duration
+	// WriteTimeout, default off: how long an answer may wait, in all, for a
+	// client that does not take it.
+	WriteTimeout time.Duration
+	// WriteMinRate, default 500 bytes per second: what a client must take, on
+	// average, of an answer that waits for it, once WriteGrace, default 20 s,
+	// has passed.
+	WriteMinRate int
+	WriteGrace   time.Duration
+	// LingerTimeout, default 2 s: how long to read and discard after the last
+	// answer, so that the client reads it rather than a reset.
+	LingerTimeout time.Duration
+
+	mu         sync.Mutex
+	worker     *worker.Server
+	closed     bool
+	onShutdown []func()
+}
+
+// Validate checks the fields; its error names the field and the reason.
+func (s *Server) Validate() error {
+	_, err := s.options()
+	return err
+}
+
+// options translates the fields, with the defaults filled in.
+func (s *Server) options() (worker.Options, error) {
+	queue := s.QueueRequests == nil || *s.QueueRequests
+	keepAlive := queue
+	if s.EnableKeepAlives != nil {
+		keepAlive = *s.EnableKeepAlives
+	}
+	o := worker.Options{
+		Handler: s.Handler, Logger: s.Logger,
+		MinThreads: s.MinThreads, MaxThreads: orDefault(s.MaxThreads, DefaultMaxThreads),
+		QueueRequests: queue, KeepAlive: keepAlive,
+		MaxKeepAlive: max(s.MaxKeepAlive, 0), MaxFastInline: orDefault(s.MaxFastInline, DefaultMaxFastInline),
+		Limits:     s.Limits,
+		BodyMemory: limit(s.BodyMemory, DefaultBodyMemory), BodyDirectory: s.BodyDirectory,
+		OutputMemory: limit(s.OutputMemory, DefaultOutputMemory),
+		Timeouts: worker.Timeouts{
+			FirstByte: timeout(s.FirstByteTimeout, DefaultFirstByteTimeout),
+			Head:      timeout(s.ReadHeaderTimeout, DefaultReadHeaderTimeout),
+			Request:   timeout(s.ReadTimeout, 0),
+			BodyIdle:  timeout(s.BodyIdleTimeout, DefaultBodyIdleTimeout),
+			BodyGrace: timeout(s.BodyGrace, DefaultBodyGrace), BodyMinRate: rate(s.BodyMinRate, DefaultBodyMinRate),
+			Idle:           timeout(s.IdleTimeout, DefaultIdleTimeout),
+			AdvertisedIdle: s.advertisedIdle(),
+			Write:          timeout(s.WriteTimeout, 0),
+			WriteGrace:     timeout(s.WriteGrace, DefaultWriteGrace), WriteMinRate: rate(s.WriteMinRate, DefaultWriteMinRate),
+			Linger: timeout(s.LingerTimeout, DefaultLingerTimeout),
+		},
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	if s.MaxHeaderBytes != 0 {
+		o.Limits.Head = s.MaxHeaderBytes
+	}
+	if s.MaxBodyBytes != 0 {
+		o.Limits.Body = s.MaxBodyBytes
+	}
+	return o, s.check(&o)
+}
+
+// advertisedIdle follows a shortened IdleTimeout: what is announced keeps its
+// distance of ten seconds, or a fifth.
+func (s *Server) advertisedIdle() time.Duration {
+	if s.AdvertisedIdle != 0 || s.IdleTimeout == 0 {
+		return timeout(s.AdvertisedIdle, DefaultAdvertisedIdle)
+	}
+	if s.IdleTimeout < 0 {
+		return DefaultAdvertisedIdle
+	}
+	return min(DefaultAdvertisedIdle, max(s.IdleTimeout-10*time.Second, s.IdleTimeout*4/5))
+}
+
+func (s *Server) check(o *worker.Options) error {
+	wrong := func(field, format string, args ...any) error {
+		return fmt.Errorf("catamount: Server.%s: %s", field, fmt.Sprintf(format, args...))
+	}
+	switch {
+	case s.MinThreads < 0:
+		return wrong("MinThreads", "%d is negative", s.MinThreads)
+	case s.MaxThreads < 0:
+		return wrong("MaxThreads", "%d is negative", s.MaxThreads)
+	case o.MinThreads > o.MaxThreads:
+		return wrong("MinThreads", "%d is more than MaxThreads (%d)", o.MinThreads, o.MaxThreads)
+	case o.MaxFastInline < 1:
+		return wrong("MaxFastInline", "%d is less than 1", s.MaxFastInline)
+	case o.Timeouts.Idle > 0 && s.AdvertisedIdle > 0 && o.Timeouts.AdvertisedIdle >= o.Timeouts.Idle:
+		return wrong("AdvertisedIdle", "%v must be shorter than IdleTimeout (%v): clients would send into closing connections", o.Timeouts.AdvertisedIdle, o.Timeouts.Idle)
+	}
+	if s.BodyDirectory != "" {
+		if info, err := os.Stat(s.BodyDirectory); err != nil {
+			return fmt.Errorf("catamount: Server.BodyDirectory: %w", err)
+		} else if !info.IsDir() {
+			return wrong("BodyDirectory", "%s is not a directory", s.BodyDirectory)
+		}
+	}
+	return nil
+}
+
+func orDefault(value, fallback int) int {
+	if value == 0 {
+		return fallback
+	}
+	return value
+}
+
+// limit: negative is no limit.
+func limit(value, fallback int) int {
+	if value < 0 {
+		return math.MaxInt
+	}
+	return orDefault(value, fallback)
+}
+
+// rate: negative is off, which is 0 below.
+func rate(value, fallback int) int { return max(orDefault(value, fallback), 0) }
+
+// timeout: negative is off, which is 0 below.
+func timeout(value, fallback time.Duration) time.Duration {
+	if value == 0 {
+		return fallback
+	}
+	return max(value, 0)
+}
+
+// ListenAndServe listens on Addr and serves. It always returns an error; after
+// Shutdown or Close that is ErrServerClosed.
+func (s *Server) ListenAndServe() error {
+	if _, err := s.start(); err != nil {
+		return err
+	}
+	addr := s.Addr
+	if addr == "" {
+		addr = ":http"
+	}
+	// Not Go's default of multipath TCP: TCP_USER_TIMEOUT, which ends
+	// connections to vanished peers, cannot be set on it.
+	var config net.ListenConfig
+	config.SetMultipathTCP(false)
+	l, err := config.Listen(context.Background(), "tcp", addr)
+	if err != nil {
+		return err
+	}
+	return s.Serve(l)
+}
+
+// Serve accepts connections from l until Shutdown or Close, or until l is
+// closed; it closes l. It may be called for several listeners. TCP and unix
+// sockets are watched by the reactor itself; any other listener works too, at
+// the price of two goroutines a connection.
+func (s *Server) Serve(l net.Listener) error {
+	defer l.Close()
+	w, err := s.start()
+	if err != nil {
+		return err
+	}
+	base := context.Background()
+	if s.BaseContext != nil {
+		if base = s.BaseContext(l); base == nil {
+			return fmt.Errorf("catamount: Server.BaseContext: returned nil")
+		}
+	}
+	return w.ServeContext(base, l)
+}
+
+// start makes the worker's server at the first call.
+func (s *Server) start() (*worker.Server, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, ErrServerClosed
+	}
+	if s.worker != nil {
+		return s.worker, nil
+	}
+	options, err := s.options()
+	if err != nil {
+		return nil, err
+	}
+	w, err := worker.NewServer(options)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range s.onShutdown {
+		w.RegisterOnShutdown(f)
+	}
+	s.worker = w
+	return w, nil
+}
+
+// stop marks the server as closed and returns what has to end.
+func (s *Server) stop() *worker.Server {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	return s.worker
+}
+
+// Shutdown stops accepting, lets idle connections go without resetting anyone,
+// and waits for what runs. When ctx ends first, its error is returned and what
+// runs goes on; Close ends it. Hijacked connections are not waited for.
+func (s *Server) Shutdown(ctx context.Context) error {
+	if w := s.stop(); w != nil {
+		return w.Shutdown(ctx)
+	}
+	return nil
+}
+
+// Close closes all listeners and connections at once and cancels the contexts
+// of running requests, but does not wait for their handlers.
+func (s *Server) Close() error {
+	if w := s.stop(); w != nil {
+		return w.Close()
+	}
+	return nil
+}
+
+// RegisterOnShutdown adds a function for Shutdown and Close to call, each in a
+// goroutine of its own: for telling hijacked connections.
+func (s *Server) RegisterOnShutdown(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onShutdown = append(s.onShutdown, f)
+	if s.worker != nil {
+		s.worker.RegisterOnShutdown(f)
+	}
+}
+
+// Stats returns a snapshot; it is zero before the server serves.
+func (s *Server) Stats() Stats {
+	s.mu.Lock()
+	w := s.worker
+	s.mu.Unlock()
+	if w == nil {
+		return Stats{}
+	}
+	return w.Stats()
+}

@@ -1,0 +1,72 @@
+package worker
+
+import (
+	"math"
+	"time"
+
+	"github.com/catamount-server/catamount/reactor"
+)
+
+// Blocking mode (QueueRequests off): a pool goroutine owns the connection from
+// accept to close and waits for its bytes, as in Puma without its reactor. A
+// slow client holds a place for as long as it likes to be slow. The mode exists
+// to be understood and compared.
+
+// finish waits for the first request of a connection (Puma's Client#finish).
+// nil: the client is gone, and has been handed back.
+func (s *Server) finish(sl *slot, sc *scratch) *exchange {
+	c := &sl.Value
+	for {
+		if sl.Seen()&(reactor.Readable|reactor.PeerClosed|reactor.HungUp) == 0 && s.waitForBytes(sl, sc) {
+			return nil
+		}
+		x, gone := s.readOnce(sl, sc)
+		if gone {
+			return nil
+		}
+		if x != nil {
+			x.queuedAt = sc.now
+			c.exchange.Store(x)
+			s.setState(c, StateQueued, sc.now)
+			return x
+		}
+		if err := s.sendContinue(sl); err != nil {
+			s.clientFailed(c, err)
+			s.handBack(sl, sc, thenClose)
+			return nil
+		}
+	}
+}
+
+// waitForBytes parks the goroutine until the client sends, or is too late; true
+// when the client is gone, and has been handed back.
+func (s *Server) waitForBytes(sl *slot, sc *scratch) (gone bool) {
+	c := &sl.Value
+	if s.draining.Load() && !c.inFlight() {
+		s.handBack(sl, sc, thenLinger)
+		return true
+	}
+	timeout := time.Duration(0)
+	if deadline := s.deadlineOf(c, sc.now); deadline != math.MaxInt64 {
+		timeout = max(time.Duration(deadline-s.reactor.Now()), 1)
+	}
+	var cancel <-chan struct{}
+	if !c.inFlight() {
+		cancel = s.drainBegun
+	}
+	seen := sl.Wait(reactor.Readable|reactor.PeerClosed, timeout, cancel)
+	sc.now = s.reactor.Now()
+	if seen != 0 {
+		return false
+	}
+	if !c.inFlight() {
+		if c.state == StateIdle && !s.draining.Load() {
+			s.stats.idleClosed.Add(1)
+		}
+		s.handBack(sl, sc, thenLinger)
+		return true
+	}
+	s.noteTimeout(sl, sc.now)
+	s.closeFromPool(sl, sc, 408, "")
+	return true
+}

@@ -1,0 +1,145 @@
+package worker
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// closedChannel is what Done returns once the context is over.
+var closedChannel = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+type placeKey struct{}
+
+// PlaceKey is the context key under which a request's pool place (an int) is
+// found.
+var PlaceKey any = placeKey{}
+
+// requestContext is the context of one request. It lives inside the exchange,
+// makes its channel only when somebody asks, and implements AfterFunc, without
+// which every context.WithCancel or WithTimeout of a handler would start a
+// goroutine to watch it (context.propagateCancel).
+type requestContext struct {
+	exchange *exchange
+	base     context.Context
+
+	mu    sync.Mutex
+	done  chan struct{}
+	err   error
+	after []*afterFunc
+	// baseStop ends the watch of the base context, where it can be cancelled.
+	baseStop func() bool
+}
+
+type afterFunc struct{ f func() }
+
+var _ context.Context = (*requestContext)(nil)
+
+func (c *requestContext) Deadline() (time.Time, bool) { return c.base.Deadline() }
+
+func (c *requestContext) Done() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done == nil {
+		if c.err != nil {
+			c.done = closedChannel
+		} else {
+			c.done = make(chan struct{})
+		}
+	}
+	return c.done
+}
+
+func (c *requestContext) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+func (c *requestContext) Value(key any) any {
+	switch key {
+	case http.ServerContextKey:
+		return c.exchange.server.shadow
+	case http.LocalAddrContextKey:
+		return c.localAddr()
+	case PlaceKey:
+		return c.exchange.place
+	}
+	return c.base.Value(key)
+}
+
+// localAddr asks the kernel while the request runs, and answers with the
+// listener's address afterwards: the descriptor may be another client's by
+// then.
+func (c *requestContext) localAddr() net.Addr {
+	x := c.exchange
+	x.response.mu.Lock()
+	defer x.response.mu.Unlock()
+	if !x.response.finished && !x.response.hijacked {
+		if addr := localAddress(x.slot.FD()); addr != nil {
+			return addr
+		}
+	}
+	return x.listener.addr
+}
+
+// AfterFunc runs f in its own goroutine when the context is over.
+func (c *requestContext) AfterFunc(f func()) (stop func() bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		go f()
+		return func() bool { return false }
+	}
+	entry := &afterFunc{f}
+	c.after = append(c.after, entry)
+	return func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for i, e := range c.after {
+			if e == entry {
+				c.after = append(c.after[:i], c.after[i+1:]...)
+				return true
+			}
+		}
+		return false
+	}
+}
+
+// cancel ends the context; only the first call counts. It may be called by the
+// reactor while the handler runs.
+func (c *requestContext) cancel(err error) {
+	c.mu.Lock()
+	if c.err != nil {
+		c.mu.Unlock()
+		return
+	}
+	c.err = err
+	if c.done != nil {
+		close(c.done)
+	}
+	after, stop := c.after, c.baseStop
+	c.after, c.baseStop = nil, nil
+	c.mu.Unlock()
+	if stop != nil {
+		stop()
+	}
+	for _, entry := range after {
+		go entry.f()
+	}
+}
+
+// follow makes the context end with its base, where that can end at all.
+func (c *requestContext) follow() {
+	if c.base.Done() == nil {
+		return
+	}
+	stop := context.AfterFunc(c.base, func() { c.cancel(c.base.Err()) })
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil {
+		c.baseStop = stop
+	}
+}

@@ -1,0 +1,30 @@
+// Package worker is one serving process: all HTTP behaviour lives here, between
+// the reactor, the thread pool and the parser.
+//
+// Who calls it: the root package, which fills in its Options and, later, runs
+// it under a master. What a reader meets, in the order of a request:
+//
+//	accept.go    listeners and the gate that decides when to accept
+//	wakeup.go    what the reactor does: read, hand over, time out, write on
+//	client.go    Client, the life of one connection; TryToFinish
+//	state.go     its states, with the transitions
+//	request.go   a whole head becomes an *http.Request (exchange.go, context.go)
+//	body.go      bodies in memory and in unnamed files
+//	process.go   what a pool goroutine does: serve, next request, give back
+//	response.go  the http.ResponseWriter (head.go, sniff.go, date.go)
+//	write.go     the only place that sends a handler's bytes
+//	lend.go      answers to pipelined requests leave together, but never late
+//	linger.go    closing without a reset
+//	failures.go  where an error becomes an answer, a count and a log line
+//	blocking.go  the mode without a reactor
+//	bridge.go    listeners that are no plain sockets
+//
+// Who owns what: a Client belongs to the reactor's goroutine or to one pool
+// goroutine, never to both (package reactor has the protocol). An exchange, the
+// request with its response and context, is made for one request and belongs to
+// the handler for ever; only buffers are reused, and they belong to a pool
+// place (scratch) or, while something is unfinished, to the client (pending).
+//
+// The invariant: after a handler has returned, nothing that it kept can reach
+// the connection or a buffer.
+package worker

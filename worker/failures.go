@@ -1,0 +1,222 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/catamount-server/catamount/parser"
+)
+
+// Failure is the cause of a failed write, as it is counted and logged.
+type Failure uint8
+
+const (
+	FailureOther       Failure = iota
+	FailureBrokenPipe          // EPIPE: the peer had closed or reset the connection before
+	FailureReset               // ECONNRESET
+	FailureTimedOut            // ETIMEDOUT: the peer vanished, TCP gave up
+	FailureUnreachable         // the network says that there is no way
+	FailureTooSlow             // our own minimum rate or total time
+	FailureDeadline            // the handler's own deadline (SetWriteDeadline)
+	numFailures        = int(FailureDeadline) + 1
+)
+
+var failureNames = [numFailures]string{"other", "broken_pipe", "reset", "timed_out", "unreachable", "too_slow", "deadline"}
+
+func (f Failure) String() string { return failureNames[f] }
+
+// errExpectation: an Expect other than 100-continue (RFC 9110 section 10.1.1).
+var errExpectation = errors.New("catamount: expectation cannot be met")
+
+// Phase of a request that came too late.
+type Phase uint8
+
+const (
+	PhaseHead Phase = iota // 408: the head was not whole in time
+	PhaseBody              // 408: the body stopped, or came too slowly
+	numPhases = int(PhaseBody) + 1
+)
+
+func (p Phase) String() string { return [numPhases]string{"head", "body"}[p] }
+
+// refusal turns what TryToFinish returned into status, reason and detail: the
+// one place where an error becomes an answer.
+func refusal(err error) (status int, reason, detail string) {
+	var bad *parser.Error
+	switch {
+	case errors.As(err, &bad):
+		return bad.Status, bad.Reason.String(), bad.Detail
+	case errors.Is(err, errExpectation):
+		return http.StatusExpectationFailed, "expectation", ""
+	case errors.Is(err, errBodyStorage):
+		return http.StatusInsufficientStorage, "body_storage", ""
+	}
+	return http.StatusInternalServerError, "internal", ""
+}
+
+// appendRefusal appends the server's own answer. Details stay in the log: a
+// client knows what it sent.
+func (s *Server) appendRefusal(b []byte, status int, reason string) []byte {
+	body := strconv.Itoa(status) + " " + statusText(status)
+	if reason != "" {
+		body += ": " + reason
+	}
+	body += "\n"
+	b = appendStatusLine(b, true, status)
+	b = append(b, "Content-Type: text/plain; charset=utf-8\r\nContent-Length: "...)
+	b = strconv.AppendInt(b, int64(len(body)), 10)
+	b = append(b, "\r\n"...)
+	b = s.date.append(b)
+	b = append(b, "Connection: close\r\n\r\n"...)
+	return append(b, body...)
+}
+
+func statusText(status int) string {
+	if text := http.StatusText(status); text != "" {
+		return text
+	}
+	return "Error"
+}
+
+// noteRefusal counts and logs a request that was refused.
+func (s *Server) noteRefusal(sl *slot, err error, fresh []byte) (status int, reason string) {
+	c := &sl.Value
+	status, reason, detail := refusal(err)
+	var bad *parser.Error
+	switch {
+	case errors.As(err, &bad):
+		s.stats.parseErrors[bad.Reason].Add(1)
+	case errors.Is(err, errExpectation):
+		s.stats.expectations.Add(1)
+	default:
+		s.stats.bodyStorageErrors.Add(1)
+		s.log.error(limitKey{event: "body storage"}, "request body could not be stored", "peer", c.peer.String(), "status", status, "err", err)
+		return status, reason
+	}
+	first := c.unread()
+	if len(first) == 0 {
+		first = fresh
+	}
+	message := "request refused"
+	if bad != nil && bad.Reason == parser.ReasonTLSHello {
+		message = "TLS handshake on a plain-text port"
+	}
+	s.log.warn(limitKey{event: reason, peer: c.peer.ip}, message,
+		"peer", c.peer.String(), "status", status, "reason", reason, "detail", detail,
+		"bytes", strconv.Quote(string(first[:min(len(first), 64)])))
+	return status, reason
+}
+
+// refuse answers a bad request on the reactor, and closes.
+func (s *Server) refuse(sl *slot, err error, fresh []byte) {
+	status, reason := s.noteRefusal(sl, err, fresh)
+	s.answerAndClose(sl, status, reason)
+}
+
+// answerAndClose is the reactor's way to end a connection with an answer.
+func (s *Server) answerAndClose(sl *slot, status int, reason string) {
+	c := &sl.Value
+	p := c.ensurePending()
+	if p.x != nil {
+		p.x.abandon()
+		p.x = nil
+	}
+	putBuffer(&inPool, p.in)
+	p.in, p.off, p.parsing = nil, 0, false
+	p.out, p.outOff, p.last = outPool.Get(), 0, nil
+	p.out.B = s.appendRefusal(p.out.B[:0], status, reason)
+	c.then = thenLinger
+	s.startWriting(sl)
+}
+
+// refuseFromPool does the same on a pool goroutine: the answers to the
+// requests before it are sent first.
+func (s *Server) refuseFromPool(sl *slot, sc *scratch, err error) {
+	status, reason := s.noteRefusal(sl, err, nil)
+	s.closeFromPool(sl, sc, status, reason)
+}
+
+func (s *Server) closeFromPool(sl *slot, sc *scratch, status int, reason string) {
+	c := &sl.Value
+	s.reclaim(sc)
+	sc.out.B = s.appendRefusal(sc.out.B, status, reason)
+	c.discard()
+	s.handBack(sl, sc, thenLinger)
+}
+
+// noteTimeout counts and logs a 408.
+func (s *Server) noteTimeout(sl *slot, now int64) {
+	c := &sl.Value
+	p := c.pending
+	phase, bytes := PhaseHead, int64(0)
+	if p.x != nil {
+		phase, bytes = PhaseBody, p.x.body.arrived
+	} else if p.in != nil {
+		bytes = int64(len(p.in.B) - p.off)
+	}
+	s.stats.timeouts[phase].Add(1)
+	attributes := []any{"peer", c.peer.String(), "phase", phase.String(), "bytes", bytes, "elapsed", time.Duration(now - p.headAt)}
+	if p.x != nil {
+		attributes = append(attributes, "method", p.x.request.Method, "path", p.x.request.URL.Path)
+	}
+	s.log.warn(limitKey{event: "408", peer: c.peer.ip}, "request timed out (408)", attributes...)
+}
+
+// noteWriteFailure counts and logs an answer that did not reach its client.
+// x is nil for an answer of the server's own.
+func (s *Server) noteWriteFailure(x *exchange, err error) {
+	cause := failureOf(err)
+	s.stats.writeFailures[cause].Add(1)
+	if x == nil {
+		return
+	}
+	total := any("unknown")
+	if x.response.declared >= 0 {
+		total = x.response.declared
+	} else if x.response.finished {
+		total = x.response.written
+	}
+	s.log.warn(limitKey{event: "write " + cause.String(), peer: x.peer.ip}, "response not delivered",
+		"peer", x.peer.String(), "method", x.request.Method, "path", x.request.URL.Path, "status", x.response.status,
+		"written", x.response.written, "total", total,
+		"elapsed", time.Duration(s.reactor.Now()-x.queuedAt), "cause", cause.String(), "err", err)
+}
+
+// clientLeft: the peer closed its side, between requests as it may, or in the
+// middle of one.
+func (s *Server) clientLeft(c *Client) {
+	if !c.inFlight() {
+		return
+	}
+	s.stats.vanished.Add(1)
+	s.log.info(limitKey{event: "vanished", peer: c.peer.ip}, "client left in the middle of a request", "peer", c.peer.String(), "phase", c.phase())
+}
+
+// clientFailed: reading failed, as a rule because the peer reset the
+// connection.
+func (s *Server) clientFailed(c *Client, err error) {
+	if !c.inFlight() {
+		return
+	}
+	s.stats.vanished.Add(1)
+	s.log.info(limitKey{event: "vanished", peer: c.peer.ip}, "connection failed in the middle of a request",
+		"peer", c.peer.String(), "phase", c.phase(), "err", err)
+}
+
+func (c *Client) phase() string {
+	if c.pending != nil && c.pending.x != nil {
+		return PhaseBody.String()
+	}
+	return PhaseHead.String()
+}
+
+// panicValue makes a panic's value printable.
+func panicValue(v any) string {
+	if v == nil {
+		return "the handler ended its goroutine (runtime.Goexit)"
+	}
+	return fmt.Sprint(v)
+}

@@ -1,0 +1,249 @@
+package worker
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/catamount-server/catamount/parser"
+)
+
+// headerField is a field of the handler's header on its way to the output.
+type headerField struct {
+	key    string
+	values []string
+}
+
+// startHead freezes the header: status line and the handler's fields go into
+// the output now, so that later changes of the map have no effect and nothing
+// needs to be cloned. The fields that depend on the body follow in compose.
+func (w *response) startHead() {
+	sc := w.scratch
+	b := appendStatusLine(sc.out.B, w.atLeast11, w.status)
+	fields := sc.fields[:0]
+	for key, values := range w.header {
+		// Sorted, so that an answer is the same bytes each time. The maps are
+		// small: insertion beats sort.Slice and its closure.
+		fields = append(fields, headerField{key, values})
+		for i := len(fields) - 1; i > 0 && fields[i].key < fields[i-1].key; i-- {
+			fields[i], fields[i-1] = fields[i-1], fields[i]
+		}
+	}
+	for i := range fields {
+		if w.notice(fields[i].key, fields[i].values) {
+			for _, value := range fields[i].values {
+				b = w.x.server.appendField(b, fields[i].key, value)
+			}
+		}
+		fields[i] = headerField{} // the scratch outlives the request
+	}
+	sc.fields = fields[:0]
+	sc.out.B = b
+}
+
+// notice takes up what a field of the handler's means for the framing, and
+// reports whether the field is sent as it stands.
+func (w *response) notice(key string, values []string) (send bool) {
+	switch key {
+	case "Content-Type":
+		w.userType = true
+		return w.status != http.StatusNotModified
+	case "Content-Length":
+		return false // compose writes it
+	case "Content-Encoding":
+		w.userEncoding = w.userEncoding || len(values) > 0 && values[0] != ""
+	case "Transfer-Encoding":
+		if len(values) > 0 && values[0] == "identity" {
+			w.identity = true
+		}
+		w.userEncoding = true
+		return false // the framing is the server's
+	case "Date":
+		w.userDate = true
+	case "Connection":
+		w.userConn = true
+		for _, value := range values {
+			if hasToken(value, "close") {
+				w.closeAfter = true
+			}
+		}
+	case "Keep-Alive":
+		w.userAlive = true
+	case "Trailer":
+		for _, value := range values {
+			for name := range strings.SplitSeq(value, ",") {
+				name = http.CanonicalHeaderKey(strings.TrimSpace(name))
+				switch name {
+				case "", "Transfer-Encoding", "Content-Length", "Trailer":
+				default:
+					w.trailers = append(w.trailers, name)
+				}
+			}
+		}
+	default:
+		return !strings.HasPrefix(key, http.TrailerPrefix)
+	}
+	return true
+}
+
+// hasToken looks for a token in a comma-separated list, case-insensitively.
+func hasToken(list, token string) bool {
+	for element := range strings.SplitSeq(list, ",") {
+		if strings.EqualFold(strings.TrimSpace(element), token) {
+			return true
+		}
+	}
+	return false
+}
+
+// compose completes the head: framing, sniffed type, date, connection. done
+// says that the body held back is all of it; next are the bytes that come
+// after it otherwise.
+func (w *response) compose(done bool, next []byte) {
+	sc := w.scratch
+	b := sc.out.B
+	length := int64(-1)
+	switch {
+	case w.noBody || w.status == http.StatusSwitchingProtocols:
+	case w.declared >= 0:
+		length = w.declared
+	case w.hasTrailers():
+	case done && !w.identity && (!w.isHead || len(sc.hold) > 0):
+		length = int64(len(sc.hold))
+	}
+	if !w.userType && !w.userEncoding && !w.noBody && length != 0 {
+		if head := sniffed(sc, next); len(head) > 0 {
+			b = append(b, "Content-Type: "...)
+			b = append(b, detectContentType(head)...)
+			b = append(b, "\r\n"...)
+		}
+	}
+	switch {
+	case length >= 0:
+		b = append(b, "Content-Length: "...)
+		b = strconv.AppendInt(b, length, 10)
+		b = append(b, "\r\n"...)
+	case w.noBody:
+	case w.atLeast11 && !w.identity:
+		w.chunked = !w.isHead
+		b = append(b, "Transfer-Encoding: chunked\r\n"...)
+	case !w.isHead:
+		w.closeAfter = true // HTTP/1.0, or identity: the end is where we close
+	}
+	if !w.userDate {
+		b = w.x.server.date.append(b)
+	}
+	sc.out.B = append(w.appendConnection(b), "\r\n"...)
+	w.composed = true
+}
+
+func (w *response) hasTrailers() bool {
+	if len(w.trailers) > 0 {
+		return w.atLeast11
+	}
+	for key := range w.header {
+		if strings.HasPrefix(key, http.TrailerPrefix) {
+			return w.atLeast11
+		}
+	}
+	return false
+}
+
+// sniffed returns the first bytes of the body.
+func sniffed(sc *scratch, next []byte) []byte {
+	const sniffLength = 512
+	if len(sc.hold) == 0 {
+		return next[:min(len(next), sniffLength)]
+	}
+	if len(sc.hold) < sniffLength && len(next) > 0 {
+		head := append([]byte(nil), sc.hold...)
+		return append(head, next[:min(len(next), sniffLength-len(sc.hold))]...)
+	}
+	return sc.hold[:min(len(sc.hold), sniffLength)]
+}
+
+// appendConnection says what becomes of the connection. Keep-Alive is a
+// hop-by-hop field and so named in Connection (RFC 9110 section 7.6.1).
+func (w *response) appendConnection(b []byte) []byte {
+	s := w.x.server
+	if !w.closeAfter && (!s.options.KeepAlive || s.draining.Load() || s.isLastRequest(w.x.client)) {
+		w.closeAfter = true
+	}
+	if w.status == http.StatusSwitchingProtocols {
+		return b
+	}
+	switch {
+	case w.closeAfter:
+		if !w.userConn {
+			b = append(b, "Connection: close\r\n"...)
+		}
+		return b
+	case w.userConn:
+	case w.atLeast11 && s.aliveLine == "":
+		return b
+	default:
+		b = append(b, "Connection: keep-alive\r\n"...)
+	}
+	if !w.userAlive {
+		b = append(b, s.aliveLine...)
+	}
+	return b
+}
+
+// writeInformational sends a 1xx answer with the header as it stands, at once.
+func (w *response) writeInformational(status int) {
+	if !w.atLeast11 || w.err != nil {
+		return // RFC 9110 section 15.2: never to an HTTP/1.0 client
+	}
+	s := w.x.server
+	s.reclaim(w.scratch)
+	b := appendStatusLine(w.scratch.out.B, true, status)
+	for key, values := range w.header {
+		if key == "Content-Length" || key == "Transfer-Encoding" || strings.HasPrefix(key, http.TrailerPrefix) {
+			continue
+		}
+		for _, value := range values {
+			b = s.appendField(b, key, value)
+		}
+	}
+	w.scratch.out.B = append(b, "\r\n"...)
+	_ = s.sendAll(w) // the failure stays in w.err
+}
+
+// appendField appends a field line. What would split the answer, or is no
+// field at all, is dropped and logged: it is a bug of the handler, often an
+// attack on it.
+func (s *Server) appendField(b []byte, key, value string) []byte {
+	if !parser.ValidToken(key) || !parser.ValidFieldValue(value) {
+		s.stats.droppedFields.Add(1)
+		s.log.warn(limitKey{event: "dropped field", detail: key}, "response header field dropped: invalid name or value", "name", key, "value", value)
+		return b
+	}
+	b = append(b, key...)
+	b = append(b, ": "...)
+	b = append(b, value...)
+	return append(b, "\r\n"...)
+}
+
+func appendStatusLine(b []byte, atLeast11 bool, status int) []byte {
+	if status == http.StatusOK {
+		if atLeast11 {
+			return append(b, "HTTP/1.1 200 OK\r\n"...)
+		}
+		return append(b, "HTTP/1.0 200 OK\r\n"...)
+	}
+	if atLeast11 {
+		b = append(b, "HTTP/1.1 "...)
+	} else {
+		b = append(b, "HTTP/1.0 "...)
+	}
+	b = strconv.AppendInt(b, int64(status), 10)
+	b = append(b, ' ')
+	if text := http.StatusText(status); text != "" {
+		b = append(b, text...)
+	} else {
+		b = append(b, "status code "...)
+		b = strconv.AppendInt(b, int64(status), 10)
+	}
+	return append(b, "\r\n"...)
+}

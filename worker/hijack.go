@@ -1,0 +1,48 @@
+package worker
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"net"
+)
+
+// hijack takes the connection out of the server's hands. The caller holds the
+// response's lock.
+func (s *Server) hijack(w *response) (net.Conn, *bufio.ReadWriter, error) {
+	x, sc := w.x, w.scratch
+	s.reclaim(sc)
+	if err := s.sendAll(w); err != nil { // a 101, or answers to earlier requests
+		return nil, nil, err
+	}
+	if err := s.reactor.Detach(x.slot); err != nil {
+		return nil, nil, err
+	}
+	conn, err := connOf(x.slot.FD())
+	if err != nil {
+		return nil, nil, err
+	}
+	c := x.client
+	if c.bridged != nil {
+		conn = bridgedConn{conn.(*net.UnixConn), c.bridged}
+		c.bridged = nil
+	}
+	// What has been received behind the request belongs to the new owner.
+	early := bytes.Clone(c.unread())
+	var source io.Reader = conn
+	if len(early) > 0 {
+		source = io.MultiReader(bytes.NewReader(early), conn)
+	}
+	reader := bufio.NewReader(source)
+	if len(early) > 0 {
+		_, _ = reader.Peek(len(early)) // so that Buffered tells of them
+	}
+	w.hijacked = true
+	s.stats.hijacked.Add(1)
+	c.exchange.Store(nil)
+	// The goroutine serves no HTTP any more: it gives its place in the pool to
+	// another.
+	s.pool.Detach(w.place)
+	s.post(x.slot, StateHijacked, s.reactor.Now())
+	return conn, bufio.NewReadWriter(reader, bufio.NewWriter(conn)), nil
+}

@@ -1,0 +1,102 @@
+package worker
+
+import (
+	"runtime"
+	"sync/atomic"
+	"time"
+)
+
+// Answers to pipelined requests leave together, in one write, when the last
+// request that is here has been served. A slow handler in the middle would make
+// the answers before it wait. So a place that goes on to the next request lends
+// its output to the reactor: if the handler has not begun to answer within
+// lendTime, the reactor sends what it finds. A quick handler takes the output
+// back and nothing has happened but two atomic operations.
+
+// lendTime is how long a finished answer may wait for the next one.
+const lendTime = time.Millisecond
+
+const (
+	loanNone uint32 = iota
+	loanLent        // the reactor may take it
+	loanUsed        // the reactor is sending it
+)
+
+// loan is the part of a scratch that the reactor looks at.
+type loan struct {
+	state atomic.Uint32
+	since int64
+	slot  *slot
+	own   bool // the place has lent and not reclaimed; only the place looks at it
+}
+
+// lend offers the output to the reactor.
+func (s *Server) lend(sl *slot, sc *scratch) {
+	if len(sc.out.B) == sc.outOff {
+		return
+	}
+	if sc.loan == nil {
+		sc.loan = new(loan)
+		s.loans.Lock()
+		for len(s.loans.list) <= sc.place {
+			s.loans.list = append(s.loans.list, nil)
+		}
+		s.loans.list[sc.place] = sc
+		s.loans.Unlock()
+	}
+	sc.loan.own = true
+	sc.loan.slot = sl
+	sc.loan.since = sc.now
+	sc.loan.state.Store(loanLent)
+	if s.loans.lent.Add(1) == 1 {
+		s.reactor.Nudge()
+	}
+}
+
+// reclaim takes the output back before anything is done with it. The reactor
+// may be sending it at this moment; that lasts microseconds.
+func (s *Server) reclaim(sc *scratch) {
+	if sc.loan == nil || !sc.loan.own {
+		return
+	}
+	sc.loan.own = false
+	for !sc.loan.state.CompareAndSwap(loanLent, loanNone) {
+		if sc.loan.state.Load() == loanNone {
+			return // sent, and given back
+		}
+		runtime.Gosched()
+	}
+	s.loans.lent.Add(-1)
+}
+
+// patience is how long the reactor may sleep while output is lent.
+func (s *Server) patience() time.Duration {
+	if s.loans.lent.Load() > 0 {
+		return lendTime
+	}
+	return -1
+}
+
+// sendLent sends what has been lent for too long. It runs on the reactor after
+// each batch.
+func (s *Server) sendLent() {
+	if s.loans.lent.Load() == 0 {
+		return
+	}
+	now := s.reactor.BatchTime()
+	s.loans.Lock()
+	defer s.loans.Unlock()
+	for _, sc := range s.loans.list {
+		if sc == nil || sc.loan.state.Load() != loanLent || !sc.loan.state.CompareAndSwap(loanLent, loanUsed) {
+			continue
+		}
+		if now-sc.loan.since < int64(lendTime) {
+			sc.loan.state.Store(loanLent)
+			continue
+		}
+		// A failure shows again, and is reported, when the place sends.
+		_, _ = s.sendSome(sc.loan.slot, sc, nil)
+		sc.loan.state.Store(loanNone)
+		s.loans.lent.Add(-1)
+	}
+}

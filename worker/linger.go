@@ -1,0 +1,43 @@
+package worker
+
+// lingerBytes bounds what is read and discarded from a client whose answer is
+// final, together with Timeouts.Linger.
+const lingerBytes = 1 << 20
+
+// startLingering shuts down our side and goes on reading, so that the peer
+// reads the answer, or the end of an idle connection, and not a reset: closing
+// a socket with unread bytes makes the kernel send RST, which throws away what
+// the peer has not read yet (RFC 9112 section 9.6).
+func (s *Server) startLingering(sl *slot) {
+	c := &sl.Value
+	now := s.reactor.BatchTime()
+	c.discard()
+	if s.options.Timeouts.Linger <= 0 || s.sockets.shutdownWrite(sl.FD()) != nil {
+		s.close(sl)
+		return
+	}
+	s.setState(c, StateLingering, now)
+	s.reactor.SetDeadline(sl, now+int64(s.options.Timeouts.Linger))
+	s.drainInput(sl)
+}
+
+// drainInput reads and discards, and closes at the peer's end of file.
+func (s *Server) drainInput(sl *slot) {
+	c := &sl.Value
+	sl.ClearReadable()
+	for {
+		n, err := s.sockets.receive(sl.FD(), s.readBuffer)
+		if err == errWouldBlock {
+			return
+		}
+		c.lingered += uint32(n)
+		if err != nil || n == 0 || c.lingered > lingerBytes {
+			s.close(sl)
+			return
+		}
+		s.stats.bytesIn.Add(uint64(n))
+		if n < len(s.readBuffer) {
+			return
+		}
+	}
+}

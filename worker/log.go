@@ -1,0 +1,164 @@
+package worker
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// eventLog hands log lines to one goroutine. The reactor must not wait for a
+// stalled log (a full pipe behind stdout has frozen many a server), so lines
+// that find the queue full are counted and dropped, and the count is logged.
+// Floods are thinned: of lines with the same event and peer one a period is
+// written, with the number left out.
+type eventLog struct {
+	logger  *slog.Logger
+	queue   chan logLine
+	dropped atomic.Uint64
+	done    chan struct{}
+	stop    sync.Once
+	quit    chan struct{}
+}
+
+// limitKey is what makes two lines the same for the flood limit.
+type limitKey struct {
+	event  string
+	detail string
+	peer   [16]byte
+}
+
+type logLine struct {
+	level   slog.Level
+	key     limitKey
+	message string
+	args    []any
+}
+
+const (
+	logQueue = 512
+	// logPeriod is how often the same event of the same peer is written.
+	logPeriod = time.Second
+	// logKeys bounds the memory for the flood limit; beyond it everything new
+	// shares one key.
+	logKeys = 4096
+)
+
+func newEventLog(logger *slog.Logger) *eventLog {
+	l := &eventLog{logger: logger, queue: make(chan logLine, logQueue), done: make(chan struct{}), quit: make(chan struct{})}
+	go l.run()
+	return l
+}
+
+func (l *eventLog) info(key limitKey, message string, args ...any) {
+	l.put(logLine{slog.LevelInfo, key, message, args})
+}
+
+func (l *eventLog) warn(key limitKey, message string, args ...any) {
+	l.put(logLine{slog.LevelWarn, key, message, args})
+}
+
+func (l *eventLog) error(key limitKey, message string, args ...any) {
+	l.put(logLine{slog.LevelError, key, message, args})
+}
+
+func (l *eventLog) handlerPanic(x *exchange, v any, stack []byte) {
+	l.error(limitKey{event: "panic", detail: x.request.URL.Path}, "handler panicked", "peer", x.peer.String(), "method", x.request.Method,
+		"path", x.request.URL.Path, "panic", panicValue(v), "stack", string(stack))
+}
+
+func (l *eventLog) put(line logLine) {
+	if !l.logger.Enabled(context.Background(), line.level) {
+		return
+	}
+	select {
+	case l.queue <- line:
+	default:
+		l.dropped.Add(1)
+	}
+}
+
+// close writes what is queued and ends the goroutine.
+func (l *eventLog) close() {
+	l.stop.Do(func() { close(l.quit) })
+	<-l.done
+}
+
+// flood is what the limiter remembers of a key.
+type flood struct {
+	leftOut int
+	last    logLine
+}
+
+func (l *eventLog) run() {
+	defer close(l.done)
+	floods := make(map[limitKey]*flood)
+	var period <-chan time.Time
+	var timer *time.Timer
+	for {
+		select {
+		case line := <-l.queue:
+			l.limit(floods, line)
+			if period == nil {
+				timer = time.NewTimer(logPeriod)
+				period = timer.C
+			}
+		case <-period:
+			period = nil
+			l.sweep(floods)
+			if len(floods) > 0 {
+				timer.Reset(logPeriod)
+				period = timer.C
+			}
+		case <-l.quit:
+			for {
+				select {
+				case line := <-l.queue:
+					l.limit(floods, line)
+				default:
+					l.sweep(floods)
+					if timer != nil {
+						timer.Stop()
+					}
+					return
+				}
+			}
+		}
+	}
+}
+
+func (l *eventLog) limit(floods map[limitKey]*flood, line logLine) {
+	if len(floods) >= logKeys {
+		line.key = limitKey{event: "many"}
+	}
+	if known := floods[line.key]; known != nil {
+		known.leftOut++
+		known.last = line
+		return
+	}
+	floods[line.key] = &flood{}
+	l.write(line)
+}
+
+// sweep ends the period: keys that were quiet are forgotten, of the others the
+// last line is written with the number of those left out.
+func (l *eventLog) sweep(floods map[limitKey]*flood) {
+	for key, known := range floods {
+		if known.leftOut == 0 {
+			delete(floods, key)
+			continue
+		}
+		line := known.last
+		line.args = append(line.args, "left_out", known.leftOut-1)
+		*known = flood{}
+		l.write(line)
+	}
+	if n := l.dropped.Swap(0); n > 0 {
+		l.logger.Warn("log lines dropped: the log does not keep up", "lines", n)
+	}
+}
+
+func (l *eventLog) write(line logLine) {
+	l.logger.Log(context.Background(), line.level, line.message, line.args...)
+}

@@ -1,0 +1,109 @@
+package worker
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/catamount-server/catamount/parser"
+	"github.com/catamount-server/catamount/reactor"
+)
+
+// Options of a Server, complete: the root package fills in the defaults. A
+// timeout, rate or limit of 0 is off unless its comment says otherwise.
+type Options struct {
+	// Handler serves the requests; nil means http.DefaultServeMux.
+	Handler http.Handler
+	// Logger takes what is worth telling; nil discards it.
+	Logger *slog.Logger
+
+	// MinThreads and MaxThreads bound the pool, in places.
+	MinThreads, MaxThreads int
+	// QueueRequests: the reactor buffers requests and hands over whole ones.
+	// Without it a pool goroutine owns a connection and waits for its bytes,
+	// and accepting waits until the pool is not full (Puma's queue_requests).
+	QueueRequests bool
+	// KeepAlive: connections may serve more than one request.
+	KeepAlive bool
+	// MaxKeepAlive is the number of requests per connection; the last answer
+	// says Connection: close (Puma's max_keep_alive).
+	MaxKeepAlive int
+	// MaxFastInline is the number of requests of one client that are served in
+	// a row while others wait, and only such as have come already.
+	MaxFastInline int
+
+	// Limits bound what the parser accepts.
+	Limits parser.Limits
+	// BodyMemory is how many bytes of a request body are kept in memory; a
+	// larger body goes to an unlinked file in BodyDirectory.
+	BodyMemory int
+	// BodyDirectory is where large bodies go; "" is os.TempDir.
+	BodyDirectory string
+	// OutputMemory is how many bytes of an answer may wait in memory for a slow
+	// reader before the handler's Write waits for it.
+	OutputMemory int
+
+	Timeouts Timeouts
+
+	// BaseContext is the context that the requests' contexts derive from.
+	BaseContext context.Context
+
+	// poller and sockets replace the kernel in tests.
+	poller  reactor.Poller
+	sockets *sockets
+}
+
+// Timeouts of a connection. Each stands for one phase; docs/timeouts.md has
+// the picture. All are absolute where a trickle of bytes could stretch them.
+type Timeouts struct {
+	// FirstByte: from accept to the first byte. Closed quietly.
+	FirstByte time.Duration
+	// Head: from a request's first byte to the end of its head, however the
+	// bytes trickle. Answered with 408.
+	Head time.Duration
+	// Request: from a request's first byte to the end of its body. 408.
+	Request time.Duration
+	// BodyIdle: between two reads of a body. 408.
+	BodyIdle time.Duration
+	// BodyMinRate: bytes per second that a body must average once BodyGrace has
+	// passed. 408.
+	BodyMinRate int
+	BodyGrace   time.Duration
+	// Idle: between two requests on a connection. Closed quietly, after one
+	// more look at the socket.
+	Idle time.Duration
+	// AdvertisedIdle is what clients are told (Keep-Alive: timeout=). Shorter
+	// than Idle, so that a client who keeps to it never meets a closing
+	// connection.
+	AdvertisedIdle time.Duration
+	// Write: for a whole answer, counted while the socket does not take it.
+	Write time.Duration
+	// WriteMinRate: bytes per second that a client must take, on average, while
+	// bytes wait for it, once WriteGrace has passed.
+	WriteMinRate int
+	WriteGrace   time.Duration
+	// Linger: how long to read and discard after the last answer of a
+	// connection, so that the client reads the answer rather than a reset.
+	Linger time.Duration
+}
+
+// tick chooses the precision of the reactor's deadlines: a sixteenth of the
+// shortest timeout; the reactor keeps it between 1 and 128 ms.
+func (t *Timeouts) tick() time.Duration {
+	shortest := 16 * time.Hour
+	for _, d := range []time.Duration{t.FirstByte, t.Head, t.Request, t.BodyIdle, t.BodyGrace, t.Idle, t.Write, t.WriteGrace, t.Linger} {
+		if d > 0 {
+			shortest = min(shortest, d)
+		}
+	}
+	return shortest / 16
+}
+
+func (o *Options) bodyDirectory() string {
+	if o.BodyDirectory != "" {
+		return o.BodyDirectory
+	}
+	return os.TempDir()
+}

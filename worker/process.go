@@ -1,0 +1,334 @@
+package worker
+
+import (
+	"context"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"github.com/catamount-server/catamount/parser"
+	"github.com/catamount-server/catamount/reactor"
+	"github.com/catamount-server/catamount/threadpool"
+	"github.com/valyala/bytebufferpool"
+)
+
+// scratch is the memory of one pool place: what a request needs while it is
+// served, reused by the next one on the same place.
+type scratch struct {
+	place  int
+	out    *bytebufferpool.ByteBuffer // answers not sent yet: out.B[outOff:]
+	outOff int
+	hold   []byte // body bytes held back, see holdLimit
+	head   parser.Head
+	fields []headerField
+	now    int64 // the clock, as last read
+	// progress counts while the socket does not take the output.
+	progress progress
+	loan     *loan
+	blocked  bool // the last send was refused; no use to try before Writable
+}
+
+func scratchOf(place *threadpool.Place) *scratch {
+	sc, ok := place.Local.(*scratch)
+	if !ok {
+		sc = &scratch{place: place.Index, out: outPool.Get(), hold: make([]byte, 0, holdLimit)}
+		place.Local = sc
+	}
+	return sc
+}
+
+// turnBudget bounds how long one client may be served in a row while others
+// wait: long enough for a batch of small pipelined requests to be answered with
+// one write, too short to be noticed.
+const turnBudget = 200 * time.Microsecond
+
+// outcome of serving one request.
+type outcome uint8
+
+const (
+	outcomeKeepAlive outcome = iota
+	outcomeClose             // after the output, see Client.then
+	outcomeHijacked
+)
+
+// process runs on a pool goroutine and owns the client: it serves the request
+// that is whole, and then those that follow, as long as that is fair.
+func (s *Server) process(place *threadpool.Place, sl *slot) {
+	sc := scratchOf(place)
+	c := &sl.Value
+	sc.now = s.reactor.Now()
+	x := c.exchange.Load()
+	if x == nil { // blocking mode: the first request has not been read yet
+		if x = s.finish(sl, sc); x == nil {
+			return
+		}
+	}
+	gone := false
+	defer func() {
+		if !gone { // the handler ended its goroutine (runtime.Goexit)
+			s.handBack(sl, sc, thenClose)
+		}
+	}()
+	turn := sc.now
+	for inline := 1; ; inline++ {
+		s.stats.observeQueueWait(place.Index, sc.now-x.queuedAt)
+		result := s.serve(place, sc, x)
+		sc.now = s.reactor.Now()
+		if result == outcomeHijacked {
+			gone = true
+			return
+		}
+		if result == outcomeClose {
+			gone = true
+			s.handBack(sl, sc, c.then)
+			return
+		}
+		if x = s.next(sl, sc, x, inline, turn); x == nil {
+			gone = true
+			return
+		}
+	}
+}
+
+// serve runs the handler and completes the answer; sending it is for later,
+// so that the answers to pipelined requests leave together.
+func (s *Server) serve(place *threadpool.Place, sc *scratch, x *exchange) (result outcome) {
+	w := &x.response
+	x.place = place.Index
+	w.scratch, w.place = sc, place
+	c := x.client
+	c.served++
+	returned := false
+	defer func() {
+		if !returned {
+			s.handlerFailed(x, recover())
+		}
+		result = s.conclude(place, sc, x)
+	}()
+	s.handler(x).ServeHTTP(w, &x.request)
+	returned = true
+	return
+}
+
+// handler returns the application, or the server's own answer to OPTIONS *,
+// which asks about the server and not about a resource (RFC 9110 section 9.3.7).
+func (s *Server) handler(x *exchange) http.Handler {
+	if x.request.RequestURI == "*" && x.request.Method == http.MethodOptions {
+		return http.HandlerFunc(serverOptions)
+	}
+	return s.options.Handler
+}
+
+func serverOptions(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Length", "0")
+	if r.ContentLength != 0 {
+		w.Header().Set("Connection", "close")
+	}
+}
+
+// handlerFailed: the handler panicked, or ended its goroutine (v is nil then).
+// The answer is cut, so that the client notices.
+func (s *Server) handlerFailed(x *exchange, v any) {
+	w := &x.response
+	w.mu.Lock()
+	w.cut, w.closeAfter = true, true
+	w.mu.Unlock()
+	if v == http.ErrAbortHandler {
+		return
+	}
+	s.stats.panics.Add(1)
+	s.log.handlerPanic(x, v, debug.Stack())
+}
+
+// conclude ends an exchange: from here on nothing that the handler kept can
+// reach the connection.
+func (s *Server) conclude(place *threadpool.Place, sc *scratch, x *exchange) outcome {
+	w := &x.response
+	s.reclaim(sc)
+	w.finish()
+	w.mu.Lock()
+	hijacked := w.hijacked
+	w.finished = true
+	w.scratch = nil
+	w.mu.Unlock()
+	x.abandon()
+	if hijacked {
+		return outcomeHijacked
+	}
+	x.client.exchange.Store(nil)
+	s.stats.countAnswer(place.Index, w.status)
+	switch {
+	case w.err != nil || w.cut:
+		x.client.then = thenClose
+		if w.cut && x.client.HasBackToBackRequests() {
+			x.client.then = thenLinger
+		}
+		return outcomeClose
+	case w.closeAfter:
+		x.client.then = thenClose
+		if x.client.HasBackToBackRequests() || x.slot.Seen()&reactor.Readable != 0 {
+			// Closing with unread bytes would reset the connection and take the
+			// answer from the client.
+			x.client.then = thenLinger
+		}
+		return outcomeClose
+	}
+	return outcomeKeepAlive
+}
+
+// abandon ends what belongs to the request: its context, its body, the files
+// of a multipart form.
+func (x *exchange) abandon() {
+	x.context.cancel(context.Canceled)
+	if x.body != nil {
+		x.body.release(http.ErrBodyReadAfterClose)
+	}
+	if x.request.MultipartForm != nil {
+		_ = x.request.MultipartForm.RemoveAll()
+	}
+}
+
+// next finds the client's next request, or gives the client away and returns
+// nil: to the back of the todo, or to the reactor.
+func (s *Server) next(sl *slot, sc *scratch, previous *exchange, inline int, turn int64) *exchange {
+	c := &sl.Value
+	for {
+		if c.HasBackToBackRequests() {
+			x, err := s.TryToFinish(sl, &sc.head, nil, sc.now)
+			if err != nil {
+				s.refuseFromPool(sl, sc, err)
+				return nil
+			}
+			if x != nil {
+				return s.inlineOrRequeue(sl, sc, x, inline, turn)
+			}
+		}
+		if !s.flush(sl, sc, previous, thenIdle) {
+			return nil
+		}
+		if err := s.sendContinue(sl); err != nil {
+			s.clientFailed(c, err)
+			s.handBack(sl, sc, thenClose)
+			return nil
+		}
+		if sl.Seen()&(reactor.Readable|reactor.PeerClosed|reactor.HungUp) == 0 {
+			if s.giveBack(sl, sc) {
+				return nil
+			}
+		}
+		x, gone := s.readOnce(sl, sc)
+		if gone {
+			return nil
+		}
+		if x != nil {
+			return s.inlineOrRequeue(sl, sc, x, inline, turn)
+		}
+	}
+}
+
+// inlineOrRequeue keeps a fair order: the next request of the same client is
+// served at once while nobody waits, or while the few microseconds of its turn
+// last; else it goes to the back of the todo, like a new one.
+func (s *Server) inlineOrRequeue(sl *slot, sc *scratch, x *exchange, inline int, turn int64) *exchange {
+	c := &sl.Value
+	x.queuedAt = sc.now
+	c.exchange.Store(x)
+	if inline < s.options.MaxFastInline && (s.pool.Backlog() == 0 || sc.now-turn < int64(turnBudget)) {
+		if len(sc.out.B)-sc.outOff > sendThreshold {
+			if !s.flush(sl, sc, x, thenIdle) {
+				return nil
+			}
+		} else {
+			s.lend(sl, sc)
+		}
+		return x
+	}
+	if !s.flush(sl, sc, x, thenIdle) {
+		return nil
+	}
+	if err := s.pool.Submit(sl); err != nil {
+		c.exchange.Store(nil)
+		x.abandon()
+		s.handBack(sl, sc, thenClose)
+	}
+	return nil
+}
+
+// giveBack returns a client to the reactor, to wait for its next bytes. False:
+// something came meanwhile, the client is still ours.
+func (s *Server) giveBack(sl *slot, sc *scratch) bool {
+	c := &sl.Value
+	if !s.options.QueueRequests {
+		return s.waitForBytes(sl, sc)
+	}
+	s.setState(c, StateIdle, sc.now)
+	if c.pending != nil || s.draining.Load() {
+		// Its deadline may be near, or its end: the reactor has to hear of it.
+		s.reactor.Post(sl)
+		return true
+	}
+	deadline := reactor.NoDeadline
+	if s.options.Timeouts.Idle > 0 {
+		deadline = sc.now + int64(s.options.Timeouts.Idle)
+	}
+	sl.SetDeadline(deadline)
+	_, released := sl.Release()
+	return released
+}
+
+// readOnce reads on the pool goroutine what the reactor reported while the
+// client was ours.
+func (s *Server) readOnce(sl *slot, sc *scratch) (x *exchange, gone bool) {
+	c := &sl.Value
+	sl.ClearReadable()
+	buffer := inPool.Get()
+	defer putBuffer(&inPool, buffer)
+	if cap(buffer.B) < readOnceSize {
+		buffer.B = make([]byte, readOnceSize)
+	}
+	buffer.B = buffer.B[:cap(buffer.B)]
+	n, err := s.sockets.receive(sl.FD(), buffer.B)
+	switch {
+	case err == errWouldBlock:
+		return nil, false
+	case err != nil:
+		s.clientFailed(c, err)
+		s.handBack(sl, sc, thenClose)
+		return nil, true
+	case n == 0:
+		s.clientLeft(c)
+		s.handBack(sl, sc, thenClose)
+		return nil, true
+	}
+	if n == len(buffer.B) {
+		sl.MarkReadable()
+	}
+	s.stats.bytesIn.Add(uint64(n))
+	x, err = s.TryToFinish(sl, &sc.head, buffer.B[:n], sc.now)
+	if err != nil {
+		s.refuseFromPool(sl, sc, err)
+		return nil, true
+	}
+	return x, false
+}
+
+const readOnceSize = 16 << 10
+
+// post hands the client to the reactor by message.
+func (s *Server) post(sl *slot, state State, now int64) {
+	s.setState(&sl.Value, state, now)
+	s.reactor.Post(sl)
+}
+
+// handBack hands a client whose time with the pool is over to the reactor:
+// what remains of the output is written there, and then it is closed.
+func (s *Server) handBack(sl *slot, sc *scratch, after then) {
+	if s.flush(sl, sc, nil, after) {
+		sl.Value.then = after
+		state := StateClosed
+		if after == thenLinger {
+			state = StateLingering
+		}
+		s.post(sl, state, sc.now)
+	}
+}

@@ -1,0 +1,254 @@
+package worker
+
+import (
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"strings"
+	"unsafe"
+
+	"github.com/catamount-server/catamount/parser"
+)
+
+// newExchange makes a request from a head that the parser has found whole in
+// head.Fields and raw. An error is a *parser.Error: what is syntactically
+// right may still be no URL.
+//
+// Its four allocations are the exchange, one string that holds the head's
+// bytes and the peer's address and of which every other string is a part, and
+// the header map (two). A string that a handler keeps keeps the head alive
+// with it: some hundred bytes.
+func (s *Server) newExchange(sl *slot, head *parser.Head, raw []byte) (*exchange, error) {
+	c := &sl.Value
+	x := &exchange{server: s, slot: sl, client: c, place: -1, listener: s.listenerOf(c), peer: c.peer}
+	text := headText(raw, c)
+	part := func(span parser.Span) string { return text[span.Start:span.End] }
+
+	r := &x.request
+	r.Method = internMethod(part(head.Method))
+	r.RequestURI = part(head.Target)
+	r.RemoteAddr = text[len(raw):]
+	r.ProtoMajor, r.ProtoMinor = int(head.Major), int(head.Minor)
+	r.Proto = protoText(head.Major, head.Minor)
+	if head.HasHost {
+		r.Host = part(head.Host)
+	}
+	if err := x.setURL(head); err != nil {
+		return nil, &parser.Error{Status: http.StatusBadRequest, Reason: parser.ReasonBadTarget, Detail: err.Error()}
+	}
+	x.fillHeader(head, text)
+	r.ContentLength = max(head.ContentLength, 0)
+	r.Body = http.NoBody
+	if head.Chunked {
+		r.ContentLength = -1
+		r.TransferEncoding = []string{"chunked"}
+		x.declareTrailers()
+	}
+	if head.Chunked || head.ContentLength > 0 {
+		x.body = &requestBody{remaining: head.ContentLength}
+		r.Body = x.body
+	}
+	if c.bridged != nil {
+		r.TLS = c.bridged.tlsState()
+	}
+	r.Close = !s.wantsKeepAlive(head)
+
+	x.context.exchange = x
+	x.context.base = x.listener.base
+	x.context.follow()
+	x.setContext()
+	x.response.init(x, head)
+	return x, nil
+}
+
+// wantsKeepAlive is the client's wish (RFC 9112 section 9.3): close wins over
+// everything; HTTP/1.0 has to ask.
+func (s *Server) wantsKeepAlive(head *parser.Head) bool {
+	if head.Close || head.Major != 1 {
+		return false
+	}
+	return head.Minor > 0 || head.KeepAlive
+}
+
+// headText copies the head's bytes, which lie in a buffer that is about to be
+// reused, and appends the peer's address.
+func headText(raw []byte, c *Client) string {
+	const longestAddress = 56 // [v6%zone]:port
+	b := make([]byte, len(raw), len(raw)+longestAddress)
+	copy(b, raw)
+	if c.bridged != nil && c.peer.family == 0 {
+		b = append(b, c.bridged.conn.RemoteAddr().String()...)
+	} else {
+		b = c.peer.appendTo(b)
+	}
+	return unsafe.String(&b[0], len(b)) // nobody else has b
+}
+
+// setURL fills the request's URL. The fast path is an origin-form target
+// without escapes, which needs no parsing beyond finding the query.
+func (x *exchange) setURL(head *parser.Head) error {
+	r := &x.request
+	r.URL = &x.url
+	target := r.RequestURI
+	if head.Form == parser.OriginForm && isPlainTarget(target) {
+		path, query, found := strings.Cut(target, "?")
+		x.url.Path, x.url.RawQuery = path, query
+		x.url.ForceQuery = found && query == ""
+		return nil
+	}
+	if head.Form == parser.AuthorityForm {
+		// As net/http has it: CONNECT host:port is parsed as a URL's
+		// authority; an empty scheme is what handlers see.
+		parsed, err := url.ParseRequestURI("http://" + target)
+		if err != nil {
+			return err
+		}
+		parsed.Scheme = ""
+		x.url = *parsed
+		if r.Host == "" {
+			r.Host = x.url.Host
+		}
+		return nil
+	}
+	parsed, err := url.ParseRequestURI(target)
+	if err != nil {
+		return err
+	}
+	x.url = *parsed
+	if x.url.Host != "" {
+		// RFC 9112 section 3.2.2: the target's authority replaces the field's.
+		r.Host = x.url.Host
+	}
+	return nil
+}
+
+// isPlainTarget reports whether url.ParseRequestURI would only cut the query
+// off: no escape, no byte that its encoding rules would notice, and not the
+// two slashes of an authority.
+func isPlainTarget(target string) bool {
+	if len(target) > 1 && target[1] == '/' {
+		return false
+	}
+	for i := 0; i < len(target); i++ {
+		if !plainTarget[target[i]] {
+			if target[i] == '?' {
+				return true // the query is kept as it is
+			}
+			return false
+		}
+	}
+	return true
+}
+
+// plainTarget are the bytes of a path that are the same encoded and decoded.
+var plainTarget = func() (table [256]bool) {
+	for _, c := range []byte("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/-_.~$&+,:;=@") {
+		table[c] = true
+	}
+	return table
+}()
+
+// fillHeader makes the header map. Host is not in it, as in net/http. Fields
+// that occur once share one array for their values, each slice capped at one,
+// so that a handler who appends cannot reach the neighbour.
+func (x *exchange) fillHeader(head *parser.Head, text string) {
+	count := len(head.Fields)
+	if head.HasHost {
+		count--
+	}
+	header := make(http.Header, count)
+	values := x.values[:]
+	if count > len(values) {
+		values = make([]string, count)
+	}
+	for i := range head.Fields {
+		field := &head.Fields[i]
+		if field.Known == parser.KnownHost {
+			continue
+		}
+		name := text[field.Name.Start:field.Name.End]
+		if field.Known != 0 {
+			name = field.Known.String()
+		} else {
+			name = textproto.CanonicalMIMEHeaderKey(name)
+		}
+		value := text[field.Value.Start:field.Value.End]
+		if present, ok := header[name]; ok {
+			header[name] = append(present, value)
+			continue
+		}
+		values[0] = value
+		header[name] = values[:1:1]
+		values = values[1:]
+	}
+	x.request.Header = header
+}
+
+// declareTrailers makes the keys of the Trailer field known before the body is
+// read, and takes the framing field out of the header, as net/http does.
+func (x *exchange) declareTrailers() {
+	declared, ok := x.request.Header["Trailer"]
+	if !ok {
+		return
+	}
+	delete(x.request.Header, "Trailer")
+	trailer := make(http.Header)
+	for _, list := range declared {
+		for name := range strings.SplitSeq(list, ",") {
+			name = textproto.CanonicalMIMEHeaderKey(textproto.TrimString(name))
+			switch name {
+			case "", "Transfer-Encoding", "Trailer", "Content-Length":
+			default:
+				trailer[name] = nil
+			}
+		}
+	}
+	if len(trailer) > 0 {
+		x.request.Trailer = trailer
+	}
+}
+
+// setTrailers puts the received trailer fields into the request.
+func (x *exchange) setTrailers() {
+	if x.body == nil {
+		return
+	}
+	for _, field := range x.body.chunked.Trailers() {
+		if x.request.Trailer == nil {
+			x.request.Trailer = make(http.Header)
+		}
+		x.request.Trailer.Add(field.Name, field.Value)
+	}
+}
+
+func protoText(major, minor uint8) string {
+	switch {
+	case major == 1 && minor == 1:
+		return "HTTP/1.1"
+	case major == 1 && minor == 0:
+		return "HTTP/1.0"
+	}
+	return "HTTP/" + string('0'+rune(major)) + "." + string('0'+rune(minor))
+}
+
+// internMethod returns the constant for a usual method, so that a kept method
+// does not keep the head.
+func internMethod(method string) string {
+	switch method {
+	case http.MethodGet:
+		return http.MethodGet
+	case http.MethodHead:
+		return http.MethodHead
+	case http.MethodPost:
+		return http.MethodPost
+	case http.MethodPut:
+		return http.MethodPut
+	case http.MethodPatch:
+		return http.MethodPatch
+	case http.MethodDelete:
+		return http.MethodDelete
+	case http.MethodOptions:
+		return http.MethodOptions
+	}
+	return method
+}

@@ -1,0 +1,407 @@
+package worker
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/catamount-server/catamount/parser"
+	"github.com/catamount-server/catamount/threadpool"
+)
+
+const (
+	// holdLimit is how many bytes of a body are held back before the head is
+	// sent: an answer that ends within them gets a Content-Length, and many
+	// small writes become few chunks. net/http holds 2048.
+	holdLimit = 4096
+	// sendThreshold is how many bytes gather before they are sent without
+	// being asked for by Flush.
+	sendThreshold = 16 << 10
+	// directLimit is the size from which a handler's bytes are sent from where
+	// they lie. Below it copying is as fast as a second iovec.
+	directLimit = 8 << 10
+)
+
+var (
+	// errFinished is returned to whoever writes after the handler returned.
+	errFinished = errors.New("catamount: write to a response whose handler has returned")
+)
+
+// response is the http.ResponseWriter of one exchange. Its bytes go into the
+// buffers of the pool place that serves it. The lock makes a late write, from a
+// goroutine that outlives the handler, an error that reaches nobody.
+type response struct {
+	mu      sync.Mutex
+	x       *exchange
+	scratch *scratch // the place's buffers; nil before and after serving
+	place   *threadpool.Place
+
+	header   http.Header
+	trailers []string // keys declared by the Trailer field, canonical
+
+	status   int
+	declared int64 // the handler's Content-Length; -1 without
+	written  int64 // body bytes that the handler wrote
+
+	isHead       bool
+	atLeast11    bool
+	closeAfter   bool // no further request on this connection
+	wroteHeader  bool // the header is frozen, its fields are in the output
+	composed     bool // the head is complete, body bytes may follow
+	noBody       bool // by its status the answer has no body
+	chunked      bool
+	cut          bool // the answer must not look complete: panic, or too short
+	hijacked     bool
+	finished     bool
+	userType     bool // the handler decides on Content-Type, be it by nil
+	userEncoding bool // a Content-Encoding or Transfer-Encoding: no sniffing
+	userDate     bool
+	userConn     bool // the handler wrote Connection
+	userAlive    bool // the handler wrote Keep-Alive
+	identity     bool // Transfer-Encoding: identity: ended by closing
+
+	writeDeadline time.Time
+	err           error // the first failure to write; every later Write returns it
+}
+
+func (w *response) init(x *exchange, head *parser.Head) {
+	w.x = x
+	w.declared = -1
+	w.isHead = x.request.Method == http.MethodHead
+	w.atLeast11 = head.Major > 1 || head.Minor >= 1
+	w.closeAfter = x.request.Close
+}
+
+// Header implements http.ResponseWriter.
+func (w *response) Header() http.Header {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.header == nil {
+		w.header = make(http.Header)
+	}
+	return w.header
+}
+
+// WriteHeader implements http.ResponseWriter. Codes from 100 to 199, except
+// 101, are sent at once and may be repeated.
+func (w *response) WriteHeader(status int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.writeHeader(status)
+}
+
+func (w *response) writeHeader(status int) {
+	switch {
+	case w.hijacked:
+		w.logCaller("WriteHeader on a hijacked connection")
+		return
+	case w.finished:
+		return
+	case w.wroteHeader:
+		w.logCaller("superfluous WriteHeader")
+		return
+	case status < 100 || status > 999:
+		// As net/http: an impossible code is a bug of the handler, and says so.
+		panic(fmt.Sprintf("invalid WriteHeader code %v", status))
+	case status < 200 && status != http.StatusSwitchingProtocols:
+		w.writeInformational(status)
+		return
+	}
+	w.wroteHeader = true
+	w.status = status
+	w.noBody = !bodyAllowed(status)
+	w.x.server.reclaim(w.scratch)
+	w.readLength()
+	w.startHead()
+}
+
+// bodyAllowed: RFC 9110 sections 15.2, 15.3.5 and 15.4.5.
+func bodyAllowed(status int) bool {
+	return status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified
+}
+
+func (w *response) readLength() {
+	value := w.header.Get("Content-Length")
+	if value == "" {
+		return
+	}
+	n, err := strconv.ParseInt(value, 10, 64)
+	if err != nil || n < 0 {
+		w.x.server.log.warn(limitKey{event: "bad length"}, "handler set an invalid Content-Length", "value", value)
+		w.header.Del("Content-Length")
+		return
+	}
+	w.declared = n
+}
+
+// Write implements http.ResponseWriter.
+func (w *response) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.beforeBody(len(p)); err != nil || len(p) == 0 {
+		return 0, err
+	}
+	if !w.composed {
+		if len(w.scratch.hold)+len(p) <= holdLimit {
+			w.scratch.hold = append(w.scratch.hold, p...)
+			return len(p), nil
+		}
+		w.compose(false, p)
+	}
+	if err := w.body(p); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// WriteString implements io.StringWriter.
+func (w *response) WriteString(s string) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.beforeBody(len(s)); err != nil || len(s) == 0 {
+		return 0, err
+	}
+	if !w.composed && len(w.scratch.hold)+len(s) <= holdLimit {
+		w.scratch.hold = append(w.scratch.hold, s...)
+		return len(s), nil
+	}
+	p := []byte(s)
+	if !w.composed {
+		w.compose(false, p)
+	}
+	if err := w.body(p); err != nil {
+		return 0, err
+	}
+	return len(s), nil
+}
+
+// beforeBody does what comes before n bytes of body can be taken.
+func (w *response) beforeBody(n int) error {
+	switch {
+	case w.hijacked:
+		if n > 0 {
+			w.logCaller("Write on a hijacked connection")
+		}
+		return http.ErrHijacked
+	case w.finished:
+		return errFinished
+	case w.err != nil:
+		return w.err
+	}
+	if !w.wroteHeader {
+		w.writeHeader(http.StatusOK)
+	}
+	if n == 0 {
+		return nil
+	}
+	if w.noBody {
+		return http.ErrBodyNotAllowed
+	}
+	if w.declared >= 0 && w.written+int64(n) > w.declared {
+		return http.ErrContentLength
+	}
+	w.written += int64(n)
+	return nil
+}
+
+// body takes bytes of the body once the head is complete. Chunks are not made
+// smaller than holdLimit unless somebody flushes.
+func (w *response) body(p []byte) error {
+	if w.isHead {
+		return nil
+	}
+	sc := w.scratch
+	if w.chunked && len(sc.hold)+len(p) < holdLimit {
+		sc.hold = append(sc.hold, p...)
+		return nil
+	}
+	out := sc.out
+	if w.chunked {
+		out.B = appendChunkHead(out.B, len(sc.hold)+len(p))
+		out.B = append(out.B, sc.hold...)
+		sc.hold = sc.hold[:0]
+	}
+	var err error
+	if len(p) >= directLimit {
+		err = w.x.server.sendWhileServing(w, p)
+	} else {
+		out.B = append(out.B, p...)
+	}
+	if w.chunked {
+		out.B = append(out.B, "\r\n"...)
+	}
+	if err == nil && len(out.B) >= sendThreshold {
+		err = w.x.server.sendWhileServing(w, nil)
+	}
+	return err
+}
+
+// appendChunkHead appends the size line of a chunk.
+func appendChunkHead(b []byte, n int) []byte {
+	b = strconv.AppendUint(b, uint64(n), 16)
+	return append(b, "\r\n"...)
+}
+
+// Flush implements http.Flusher.
+func (w *response) Flush() { _ = w.FlushError() }
+
+// FlushError sends what has been written so far, and waits until the socket
+// has taken it. http.ResponseController uses it.
+func (w *response) FlushError() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.beforeBody(0); err != nil {
+		return err
+	}
+	if !w.composed {
+		w.compose(false, nil)
+	}
+	w.emitHeld()
+	return w.x.server.sendAll(w)
+}
+
+// emitHeld moves the body bytes held back to the output.
+func (w *response) emitHeld() {
+	sc := w.scratch
+	if len(sc.hold) == 0 {
+		return
+	}
+	if !w.isHead {
+		if w.chunked {
+			sc.out.B = appendChunkHead(sc.out.B, len(sc.hold))
+		}
+		sc.out.B = append(sc.out.B, sc.hold...)
+		if w.chunked {
+			sc.out.B = append(sc.out.B, "\r\n"...)
+		}
+	}
+	sc.hold = sc.hold[:0]
+}
+
+// finish completes the answer after the handler has returned. The bytes are in
+// the output then; sending them is the caller's.
+func (w *response) finish() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.hijacked {
+		return
+	}
+	if w.cut && !w.composed {
+		// Nothing of it was sent: forget it, the connection just ends.
+		w.finished = true
+		return
+	}
+	if !w.wroteHeader {
+		w.writeHeader(http.StatusOK)
+	}
+	if !w.composed {
+		w.compose(true, nil)
+	}
+	w.emitHeld()
+	if w.declared >= 0 && !w.isHead && !w.noBody && w.written < w.declared {
+		// Fewer bytes than announced: only closing tells the client.
+		w.cut, w.closeAfter = true, true
+	}
+	if w.chunked && !w.cut {
+		w.appendLastChunk()
+	}
+	w.finished = true
+}
+
+// appendLastChunk ends a chunked body, with the trailers that the handler
+// declared beforehand or named by http.TrailerPrefix.
+func (w *response) appendLastChunk() {
+	b := append(w.scratch.out.B, "0\r\n"...)
+	for _, key := range w.trailers {
+		for _, value := range w.header[key] {
+			b = w.x.server.appendField(b, key, value)
+		}
+	}
+	for key, values := range w.header {
+		if name, ok := strings.CutPrefix(key, http.TrailerPrefix); ok {
+			for _, value := range values {
+				b = w.x.server.appendField(b, http.CanonicalHeaderKey(name), value)
+			}
+		}
+	}
+	w.scratch.out.B = append(b, "\r\n"...)
+}
+
+// ReadFrom implements io.ReaderFrom.
+func (w *response) ReadFrom(src io.Reader) (int64, error) {
+	buffer := make([]byte, 32<<10)
+	return io.CopyBuffer(writerOnly{w}, src, buffer)
+}
+
+// writerOnly hides ReadFrom, which would call itself.
+type writerOnly struct{ io.Writer }
+
+// SetWriteDeadline is for http.ResponseController: a Write or Flush that has to
+// wait for the client until then fails with os.ErrDeadlineExceeded. A zero time
+// removes it.
+func (w *response) SetWriteDeadline(deadline time.Time) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.writeDeadline = deadline
+	return nil
+}
+
+// Hijack implements http.Hijacker.
+func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.hijacked:
+		return nil, nil, http.ErrHijacked
+	case w.finished:
+		return nil, nil, errFinished
+	case w.err != nil:
+		return nil, nil, w.err
+	}
+	if w.wroteHeader {
+		if !w.composed {
+			w.compose(false, nil)
+		}
+		w.emitHeld()
+	}
+	return w.x.server.hijack(w)
+}
+
+// CloseNotify implements http.CloseNotifier, which old handlers use.
+func (w *response) CloseNotify() <-chan bool {
+	gone := make(chan bool, 1)
+	context.AfterFunc(&w.x.context, func() {
+		w.mu.Lock()
+		returned := w.finished
+		w.mu.Unlock()
+		if !returned {
+			gone <- true
+		}
+	})
+	return gone
+}
+
+// logCaller tells of a handler's mistake with the place in its code.
+func (w *response) logCaller(what string) {
+	var frame runtime.Frame
+	callers := make([]uintptr, 16)
+	frames := runtime.CallersFrames(callers[:runtime.Callers(3, callers)])
+	for {
+		var more bool
+		frame, more = frames.Next()
+		if !strings.Contains(frame.Function, "/worker.(*response)") || !more {
+			break
+		}
+	}
+	at := fmt.Sprintf("%s:%d", frame.File, frame.Line)
+	w.x.server.log.warn(limitKey{event: what, detail: at}, what, "at", at, "in", frame.Function)
+}

@@ -1,0 +1,285 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/catamount-server/catamount/parser"
+	"github.com/catamount-server/catamount/reactor"
+	"github.com/catamount-server/catamount/threadpool"
+)
+
+// Server is one serving process: listeners, a reactor and a pool.
+type Server struct {
+	options Options
+	reactor *reactor.Reactor[Client]
+	pool    *threadpool.ThreadPool[*slot]
+	sockets *sockets
+	log     *eventLog
+	stats   counters
+	date    dateLine
+	// shadow is what handlers find under http.ServerContextKey; some look at
+	// its fields.
+	shadow    *http.Server
+	aliveLine string // the Keep-Alive field, or ""
+
+	// The reactor's own.
+	readBuffer []byte
+	head       parser.Head
+	again      []readAgain
+	gate       gate
+
+	listeners struct {
+		sync.Mutex
+		list []*listener
+	}
+	loans struct {
+		sync.Mutex
+		list []*scratch // by pool place
+		lent atomic.Int32
+	}
+
+	draining   atomic.Bool
+	drainBegun chan struct{} // closed when draining becomes true
+	drained    chan struct{} // closed when no client is left after that
+	drainOnce  sync.Once
+	emptyOnce  sync.Once
+	finished   chan struct{} // closed when the reactor's goroutine has ended
+	finishOnce sync.Once
+	reactorErr error
+	onShutdown struct {
+		sync.Mutex
+		list []func()
+	}
+}
+
+// NewServer starts the reactor and the pool; Serve brings the connections. The
+// caller ends it with Shutdown or Close.
+func NewServer(options Options) (*Server, error) {
+	if options.Handler == nil {
+		options.Handler = http.DefaultServeMux
+	}
+	if options.Logger == nil {
+		options.Logger = slog.New(slog.DiscardHandler)
+	}
+	if options.BaseContext == nil {
+		options.BaseContext = context.Background()
+	}
+	options.Limits = options.Limits.WithDefaults()
+	s := &Server{
+		options:    options,
+		sockets:    options.sockets,
+		readBuffer: make([]byte, readSize),
+		drainBegun: make(chan struct{}),
+		drained:    make(chan struct{}),
+		finished:   make(chan struct{}),
+		shadow: &http.Server{Handler: options.Handler, IdleTimeout: options.Timeouts.Idle,
+			ReadHeaderTimeout: options.Timeouts.Head, MaxHeaderBytes: options.Limits.Head},
+	}
+	if s.sockets == nil {
+		s.sockets = kernelSockets()
+	}
+	if options.Timeouts.AdvertisedIdle >= time.Second && options.KeepAlive {
+		s.aliveLine = "Keep-Alive: timeout=" + strconv.Itoa(int(options.Timeouts.AdvertisedIdle/time.Second)) + "\r\n"
+	}
+	var err error
+	s.reactor, err = reactor.New[Client](reactorSide{s}, reactor.Options{
+		Poller:         options.poller,
+		ReleaseTimeout: options.Timeouts.Idle,
+		Tick:           options.Timeouts.tick(),
+		Patience:       s.patience,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.pool, err = threadpool.New(threadpool.Options{
+		Min: options.MinThreads, Max: options.MaxThreads, OnPanic: s.placePanicked,
+	}, s.process)
+	if err != nil {
+		return nil, err
+	}
+	s.log = newEventLog(options.Logger)
+	go s.runReactor()
+	return s, nil
+}
+
+func (s *Server) runReactor() {
+	defer close(s.finished)
+	if s.reactorErr = s.reactor.Run(); s.reactorErr != nil {
+		s.options.Logger.Error("the reactor has ended", "err", s.reactorErr)
+	}
+}
+
+// placePanicked: a panic that no handler caused, so one of ours.
+func (s *Server) placePanicked(v any, stack []byte) {
+	s.stats.panics.Add(1)
+	s.log.error(limitKey{event: "place panic"}, "internal error on a pool goroutine", "panic", panicValue(v), "stack", string(stack))
+}
+
+// setState is the one place where a client's state changes.
+func (s *Server) setState(c *Client, state State, now int64) {
+	c.state = state
+	c.since = now
+}
+
+// isLastRequest: the connection has served as many requests as it may.
+func (s *Server) isLastRequest(c *Client) bool {
+	return s.options.MaxKeepAlive > 0 && int(c.served) >= s.options.MaxKeepAlive
+}
+
+// sendContinue sends 100 Continue to a client that waits for it before it
+// sends its body. In buffered mode that is at the end of the head: the handler
+// runs only once the body is here.
+func (s *Server) sendContinue(sl *slot) error {
+	p := sl.Value.pending
+	if p == nil || p.x == nil || !p.x.expectContinue {
+		return nil
+	}
+	p.x.expectContinue = false
+	if p.x.body.arrived > 0 {
+		return nil // it did not wait (RFC 9110 section 10.1.1)
+	}
+	const line = "HTTP/1.1 100 Continue\r\n\r\n"
+	n, err := s.sockets.send(sl.FD(), []byte(line), nil)
+	s.stats.bytesOut.Add(uint64(n))
+	if err == nil && n < len(line) {
+		err = errWouldBlock // a socket without room for 25 bytes: give up on it
+	}
+	return err
+}
+
+// close ends a client that the reactor owns and closes its descriptor.
+func (s *Server) close(sl *slot) {
+	c := &sl.Value
+	if x := c.exchange.Load(); x != nil {
+		x.abandon()
+	}
+	c.discard()
+	fd, bridged := sl.FD(), c.bridged
+	s.setState(c, StateClosed, s.reactor.BatchTime())
+	s.reactor.Remove(sl)
+	_ = s.sockets.close(fd) // whatever it says, the descriptor is gone
+	if bridged != nil {
+		bridged.closed()
+	}
+	if s.draining.Load() && s.reactor.Size() == 0 {
+		s.emptyOnce.Do(func() { close(s.drained) })
+	}
+}
+
+// RegisterOnShutdown adds a function that Shutdown calls, in a goroutine of its
+// own.
+func (s *Server) RegisterOnShutdown(f func()) {
+	s.onShutdown.Lock()
+	defer s.onShutdown.Unlock()
+	s.onShutdown.list = append(s.onShutdown.list, f)
+}
+
+// Shutdown stops accepting, lets idle connections go, finishes what runs, and
+// ends the server. When the context ends first its error is returned, and what
+// runs goes on.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.beginDrain()
+	select {
+	case <-s.drained:
+	case <-s.finished:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return s.end(ctx)
+}
+
+// beginDrain closes the listeners and tells every waiting client.
+func (s *Server) beginDrain() {
+	s.drainOnce.Do(func() {
+		s.draining.Store(true)
+		close(s.drainBegun)
+		s.onShutdown.Lock()
+		for _, f := range s.onShutdown.list {
+			go f()
+		}
+		s.onShutdown.Unlock()
+		s.closeListeners()
+		_ = s.reactor.Do(s.drainWaiting)
+	})
+}
+
+// drainWaiting lets go of the clients that wait between two requests. Their
+// sockets are looked at first: a request that is here already is served.
+func (s *Server) drainWaiting() {
+	var waiting []*slot
+	s.reactor.Each(func(sl *slot, owned bool) {
+		if !owned && (sl.Value.state == StateIdle || sl.Value.state == StateNew) {
+			waiting = append(waiting, sl)
+		}
+	})
+	for _, sl := range waiting {
+		generation := sl.Generation()
+		s.read(sl)
+		if sl.Generation() == generation && s.isWaiting(sl) && !sl.Value.inFlight() {
+			s.startLingering(sl)
+		}
+	}
+	if s.reactor.Size() == 0 {
+		s.emptyOnce.Do(func() { close(s.drained) })
+	}
+}
+
+// end stops pool, reactor and log once no client is left.
+func (s *Server) end(ctx context.Context) error {
+	err := s.pool.Shutdown(ctx)
+	s.finishOnce.Do(func() {
+		s.reactor.Stop()
+		<-s.finished
+		s.log.close()
+	})
+	return err
+}
+
+// Close ends everything at once: listeners and connections are closed, the
+// contexts of running requests are cancelled. Handlers that do not heed them
+// go on without a connection; Close does not wait for them.
+func (s *Server) Close() error {
+	s.beginDrain()
+	if err := s.reactor.Do(s.closeAll); errors.Is(err, reactor.ErrStopped) {
+		return nil
+	}
+	go func() { // ends when the last handler has returned
+		<-s.drained
+		_ = s.end(context.Background())
+	}()
+	return nil
+}
+
+func (s *Server) closeAll() {
+	var waiting []*slot
+	s.reactor.Each(func(sl *slot, owned bool) {
+		if !owned {
+			waiting = append(waiting, sl)
+			return
+		}
+		if x := sl.Value.exchange.Load(); x != nil {
+			x.context.cancel(context.Canceled)
+		}
+		_ = s.sockets.shutdown(sl.FD()) // its owner notices and hands it back
+	})
+	for _, sl := range waiting {
+		s.close(sl)
+	}
+	if s.reactor.Size() == 0 {
+		s.emptyOnce.Do(func() { close(s.drained) })
+	}
+}
+
+// listenerOf is where a client came from.
+func (s *Server) listenerOf(c *Client) *listener {
+	return s.gate.byIndex(int(c.listener))
+}
+
+var errServerClosed = http.ErrServerClosed

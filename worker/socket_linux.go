@@ -1,0 +1,358 @@
+package worker
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// sockets is the kernel's side of a connection, as function fields so that
+// tests can put another in its place. All descriptors are non-blocking.
+type sockets struct {
+	// accept returns errWouldBlock when nobody waits.
+	accept func(listener int) (fd int, peer address, err error)
+	// receive reads what is there; n is 0 at the end of the stream.
+	receive func(fd int, p []byte) (n int, err error)
+	// send writes what the socket takes, of a and then of b.
+	send          func(fd int, a, b []byte) (n int, err error)
+	shutdownWrite func(fd int) error
+	// shutdown ends both directions; whoever waits for the socket notices.
+	shutdown func(fd int) error
+	close    func(fd int) error
+}
+
+var errWouldBlock error = unix.EAGAIN
+
+func kernelSockets() *sockets {
+	return &sockets{
+		accept:        acceptSocket,
+		receive:       receive,
+		send:          send,
+		shutdownWrite: func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) },
+		shutdown:      func(fd int) error { return unix.Shutdown(fd, unix.SHUT_RDWR) },
+		close:         unix.Close,
+	}
+}
+
+// address is a peer's address without a pointer: it is kept for every
+// connection, its text made only when somebody asks.
+type address struct {
+	ip     [16]byte
+	zone   uint32
+	port   uint16
+	family uint8 // 0: a unix socket, or unknown; 4; 6
+}
+
+func (a *address) addrPort() netip.AddrPort {
+	switch a.family {
+	case 4:
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(a.ip[:4])), a.port)
+	case 6:
+		// As net/http has it, a client of IPv4 on a dual-stack socket shows in
+		// its IPv4 form.
+		ip := netip.AddrFrom16(a.ip).Unmap()
+		if a.zone != 0 {
+			if itf, err := net.InterfaceByIndex(int(a.zone)); err == nil {
+				ip = ip.WithZone(itf.Name)
+			}
+		}
+		return netip.AddrPortFrom(ip, a.port)
+	}
+	return netip.AddrPort{}
+}
+
+// appendTo appends the text that http.Request.RemoteAddr has.
+func (a *address) appendTo(b []byte) []byte {
+	if a.family == 0 {
+		return append(b, '@')
+	}
+	return a.addrPort().AppendTo(b)
+}
+
+func (a *address) String() string { return string(a.appendTo(nil)) }
+
+func addressOf(addr net.Addr) address {
+	var a address
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok {
+		return a
+	}
+	a.port = uint16(tcp.Port)
+	if ip4 := tcp.IP.To4(); ip4 != nil {
+		a.family = 4
+		copy(a.ip[:], ip4)
+	} else if len(tcp.IP) == 16 {
+		a.family = 6
+		copy(a.ip[:], tcp.IP)
+	}
+	return a
+}
+
+// acceptSocket is accept4 without the allocation of a Sockaddr.
+func acceptSocket(listener int) (int, address, error) {
+	var raw unix.RawSockaddrAny
+	size := uint32(unix.SizeofSockaddrAny)
+	for {
+		fd, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(listener), uintptr(unsafe.Pointer(&raw)),
+			uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+		switch errno {
+		case 0:
+			return int(fd), addressOfRaw(&raw), nil
+		case unix.EINTR:
+			continue
+		default:
+			return -1, address{}, errno
+		}
+	}
+}
+
+func addressOfRaw(raw *unix.RawSockaddrAny) address {
+	var a address
+	switch raw.Addr.Family {
+	case unix.AF_INET:
+		in := (*unix.RawSockaddrInet4)(unsafe.Pointer(raw))
+		a.family = 4
+		a.port = in.Port<<8 | in.Port>>8
+		copy(a.ip[:], in.Addr[:])
+	case unix.AF_INET6:
+		in := (*unix.RawSockaddrInet6)(unsafe.Pointer(raw))
+		a.family = 6
+		a.port = in.Port<<8 | in.Port>>8
+		a.ip = in.Addr
+		a.zone = in.Scope_id
+	}
+	return a
+}
+
+// rawLimit is the size up to which a transfer may be a raw system call. One
+// that copies more holds its processor too long to be hidden from the
+// scheduler.
+const rawLimit = 64 << 10
+
+// receive is recvfrom: a little cheaper than read (no file position, no
+// security hooks of the file layer).
+func receive(fd int, p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, unix.EINVAL
+	}
+	for {
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(min(len(p), rawLimit)), 0, 0, 0)
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+			continue
+		default:
+			return 0, errno
+		}
+	}
+}
+
+func send(fd int, a, b []byte) (int, error) {
+	if len(a) == 0 {
+		a, b = b, nil
+	}
+	if len(a) == 0 {
+		return 0, nil
+	}
+	if len(b) > 0 {
+		return sendVector(fd, a, b)
+	}
+	for {
+		var n uintptr
+		var errno unix.Errno
+		base, size := uintptr(unsafe.Pointer(&a[0])), uintptr(len(a))
+		if len(a) <= rawLimit {
+			n, _, errno = unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), base, size, unix.MSG_NOSIGNAL, 0, 0)
+		} else {
+			n, _, errno = unix.Syscall6(unix.SYS_SENDTO, uintptr(fd), base, size, unix.MSG_NOSIGNAL, 0, 0)
+		}
+		runtime.KeepAlive(a)
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+			continue
+		default:
+			return 0, errno
+		}
+	}
+}
+
+// sendVector writes two pieces at once. Below some 8 KiB a copy into one piece
+// is as fast; the caller decides.
+func sendVector(fd int, a, b []byte) (int, error) {
+	vector := [2]unix.Iovec{{Base: &a[0]}, {Base: &b[0]}}
+	vector[0].SetLen(len(a))
+	vector[1].SetLen(len(b))
+	message := unix.Msghdr{Iov: &vector[0]}
+	message.SetIovlen(2)
+	for {
+		n, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&message)), unix.MSG_NOSIGNAL)
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+			continue
+		default:
+			return 0, errno
+		}
+	}
+}
+
+// isDescriptorShortage: the process or the system has no descriptor or memory
+// for another connection. Accepting has to pause; the connections wait in the
+// kernel's queue.
+func isDescriptorShortage(err error) bool {
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM)
+}
+
+// isGoneBeforeAccept: the connection that accept was about to return has an
+// error of its own (accept(2) lists them); the next one may be fine.
+func isGoneBeforeAccept(err error) bool {
+	switch err {
+	case unix.ECONNABORTED, unix.EPROTO, unix.ENETDOWN, unix.ENOPROTOOPT, unix.EHOSTDOWN, unix.ENONET, unix.EHOSTUNREACH, unix.EOPNOTSUPP, unix.ENETUNREACH, unix.EPERM, unix.ETIMEDOUT:
+		return true
+	}
+	return false
+}
+
+// failureOf names the cause of a failed read or write.
+func failureOf(err error) Failure {
+	switch {
+	case errors.Is(err, unix.EPIPE):
+		return FailureBrokenPipe
+	case errors.Is(err, unix.ECONNRESET):
+		return FailureReset
+	case errors.Is(err, unix.ETIMEDOUT):
+		return FailureTimedOut
+	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTDOWN):
+		return FailureUnreachable
+	case errors.Is(err, errTooSlow):
+		return FailureTooSlow
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return FailureDeadline
+	}
+	return FailureOther
+}
+
+// tuneListener sets what accepted sockets inherit, once instead of per
+// connection: no delay for small answers, and probes that find a peer which
+// vanished without a word. TCP_USER_TIMEOUT, refused on MPTCP sockets, bounds
+// how long unacknowledged bytes keep a dead connection; so only errors of
+// plain TCP sockets are reported.
+func tuneListener(fd int) error {
+	if family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || family != unix.AF_INET && family != unix.AF_INET6 {
+		return nil
+	}
+	protocol, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	var errs []error
+	set := func(level, option, value int) {
+		if err := unix.SetsockoptInt(fd, level, option, value); err != nil && protocol == unix.IPPROTO_TCP {
+			errs = append(errs, os.NewSyscallError("setsockopt", err))
+		}
+	}
+	set(unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	set(unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+	set(unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 60)
+	set(unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 10)
+	set(unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 5)
+	set(unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 30_000)
+	return errors.Join(errs...)
+}
+
+// setNonblock asserts what the whole reactor relies on: the flag lives in the
+// open file, which other processes may share, and passing a listener through
+// os/exec clears it for all of them.
+func setNonblock(fd int) error {
+	return os.NewSyscallError("fcntl", unix.SetNonblock(fd, true))
+}
+
+// localAddress asks the kernel for a connection's own address.
+func localAddress(fd int) net.Addr {
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		return nil
+	}
+	switch name := name.(type) {
+	case *unix.SockaddrInet4:
+		return &net.TCPAddr{IP: append([]byte(nil), name.Addr[:]...), Port: name.Port}
+	case *unix.SockaddrInet6:
+		a := address{ip: name.Addr, zone: name.ZoneId, port: uint16(name.Port), family: 6}
+		return net.TCPAddrFromAddrPort(a.addrPort())
+	case *unix.SockaddrUnix:
+		return &net.UnixAddr{Name: name.Name, Net: "unix"}
+	}
+	return nil
+}
+
+// socketPair makes two connected sockets; the first is non-blocking.
+func socketPair() (ours int, theirs net.Conn, err error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, nil, os.NewSyscallError("socketpair", err)
+	}
+	file := os.NewFile(uintptr(pair[1]), "catamount-bridge")
+	theirs, err = net.FileConn(file)
+	file.Close()
+	if err != nil {
+		unix.Close(pair[0])
+		return -1, nil, err
+	}
+	return pair[0], theirs, nil
+}
+
+// bodyFile makes an unnamed file for a large body: nothing is left behind,
+// however the process ends.
+func bodyFile(directory string) (*os.File, error) {
+	fd, err := unix.Open(directory, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC|unix.O_EXCL, 0o600)
+	if err == nil {
+		return os.NewFile(uintptr(fd), directory+"/(unnamed body)"), nil
+	}
+	if err != unix.EOPNOTSUPP && err != unix.EISDIR && err != unix.EINVAL {
+		return nil, &os.PathError{Op: "open", Path: directory, Err: err}
+	}
+	// File systems without O_TMPFILE: make it and unlink it.
+	file, err := os.CreateTemp(directory, "catamount-body-")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(file.Name()); err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
+}
+
+// duplicate returns a descriptor of its own for a connection.
+func duplicate(conn syscall.Conn) (int, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	fd := -1
+	var dupErr error
+	if err := raw.Control(func(original uintptr) {
+		fd, dupErr = unix.FcntlInt(original, unix.F_DUPFD_CLOEXEC, 0)
+	}); err != nil {
+		return -1, err
+	}
+	return fd, os.NewSyscallError("fcntl", dupErr)
+}
+
+// connOf makes a net.Conn of its own for a descriptor, which stays open.
+func connOf(fd int) (net.Conn, error) {
+	copied, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	file := os.NewFile(uintptr(copied), "catamount-hijacked")
+	defer file.Close() // FileConn duplicates once more
+	return net.FileConn(file)
+}

@@ -1,0 +1,161 @@
+package worker
+
+import (
+	"math/bits"
+	"sync/atomic"
+	"time"
+
+	"github.com/catamount-server/catamount/parser"
+)
+
+// counters are what the server counts. All of them only grow.
+type counters struct {
+	accepted, acceptPauses, idleClosed atomic.Uint64
+	bytesIn, bytesOut                  atomic.Uint64
+	gone, vanished, hijacked, panics   atomic.Uint64
+	bodyStorageErrors, expectations    atomic.Uint64
+	droppedFields                      atomic.Uint64
+	timeouts                           [numPhases]atomic.Uint64
+	writeFailures                      [numFailures]atomic.Uint64
+	parseErrors                        [parser.NumReasons]atomic.Uint64
+	shards                             [statShards]statShard
+}
+
+// Counters that move with every request are kept in several places, so that
+// pool goroutines on different processors do not fight for one cache line.
+const statShards = 8
+
+type statShard struct {
+	waits  [waitBuckets]atomic.Uint64
+	answer [6]atomic.Uint64 // by the first digit of the status; 0: cut or hijacked
+	_      [64]byte
+}
+
+// waitBuckets: bucket i counts queue waits below 1 µs × 2^i; the last one the
+// rest. 2^24 µs are 16.8 s.
+const waitBuckets = 26
+
+func (c *counters) observeQueueWait(place int, nanoseconds int64) {
+	bucket := bits.Len64(uint64(max(nanoseconds, 0)) / uint64(time.Microsecond))
+	c.shards[place%statShards].waits[min(bucket, waitBuckets-1)].Add(1)
+}
+
+func (c *counters) countAnswer(place, status int) {
+	class := status / 100
+	if class >= len(c.shards[0].answer) {
+		class = 0
+	}
+	c.shards[place%statShards].answer[class].Add(1)
+}
+
+// Stats is a snapshot of a server. The names of the first group are Puma's.
+type Stats struct {
+	Backlog       int    `json:"backlog"`        // requests in the todo
+	BacklogMax    int    `json:"backlog_max"`    // the most of late, see threadpool
+	Running       int    `json:"running"`        // goroutines of the pool, busy or waiting
+	PoolCapacity  int    `json:"pool_capacity"`  // requests that could start at once
+	BusyThreads   int    `json:"busy_threads"`   // places in use, and the backlog
+	MaxThreads    int    `json:"max_threads"`    // places
+	RequestsCount uint64 `json:"requests_count"` // requests begun
+	ReactorMax    int    `json:"reactor_max"`    // the most clients in the reactor of late
+
+	Connections map[string]int    `json:"connections"` // now, by state (see State)
+	Accepted    uint64            `json:"accepted"`
+	Paused      uint64            `json:"accept_pauses"`  // accepting paused for lack of descriptors
+	Statuses    map[string]uint64 `json:"statuses"`       // answers by class: "2xx"; "cut" had none, or not all of it
+	Timeouts    map[string]uint64 `json:"timeouts"`       // 408s by phase: head, body
+	IdleClosed  uint64            `json:"idle_closed"`    // keep-alive connections whose time was over
+	ParseErrors map[string]uint64 `json:"parse_errors"`   // refused requests by reason
+	WriteErrors map[string]uint64 `json:"write_failures"` // undelivered answers by cause
+	Gone        uint64            `json:"gone"`           // clients that left while their request was served
+	Vanished    uint64            `json:"vanished"`       // clients that left in the middle of sending a request
+	Hijacked    uint64            `json:"hijacked"`
+	Panics      uint64            `json:"panics"`
+	BodyErrors  uint64            `json:"body_storage_errors"` // bodies that could not be stored
+	DroppedLogs uint64            `json:"dropped_log_lines"`
+	BytesIn     uint64            `json:"bytes_in"`
+	BytesOut    uint64            `json:"bytes_out"`
+	QueueWait   []WaitBucket      `json:"queue_wait"` // how long requests waited for a place
+}
+
+// WaitBucket counts the requests that waited less than Below and no less than
+// the Below of the bucket before. The last bucket has no bound (0).
+type WaitBucket struct {
+	Below time.Duration `json:"below_ns"`
+	Count uint64        `json:"count"`
+}
+
+// Stats asks the reactor for what only it knows; that takes about as long as a
+// batch of events. After the server's end the connections are missing.
+func (s *Server) Stats() Stats {
+	pool := s.pool.Stats()
+	st := Stats{
+		Backlog: pool.Backlog, BacklogMax: pool.BacklogMax, Running: pool.Running,
+		PoolCapacity: pool.PoolCapacity, BusyThreads: pool.Busy, MaxThreads: pool.MaxThreads,
+		Accepted: s.stats.accepted.Load(), Paused: s.stats.acceptPauses.Load(),
+		IdleClosed: s.stats.idleClosed.Load(), Gone: s.stats.gone.Load(), Vanished: s.stats.vanished.Load(),
+		Hijacked: s.stats.hijacked.Load(), Panics: s.stats.panics.Load(), BodyErrors: s.stats.bodyStorageErrors.Load(),
+		DroppedLogs: s.log.dropped.Load(), BytesIn: s.stats.bytesIn.Load(), BytesOut: s.stats.bytesOut.Load(),
+		Connections: make(map[string]int), Timeouts: make(map[string]uint64),
+		ParseErrors: make(map[string]uint64), WriteErrors: make(map[string]uint64), Statuses: make(map[string]uint64),
+	}
+	for phase := range numPhases {
+		st.Timeouts[Phase(phase).String()] = s.stats.timeouts[phase].Load()
+	}
+	for i := range s.stats.parseErrors {
+		if n := s.stats.parseErrors[i].Load(); n > 0 {
+			st.ParseErrors[parser.Reason(i).String()] = n
+		}
+	}
+	if n := s.stats.expectations.Load(); n > 0 {
+		st.ParseErrors["expectation"] = n
+	}
+	for i := range s.stats.writeFailures {
+		if n := s.stats.writeFailures[i].Load(); n > 0 {
+			st.WriteErrors[Failure(i).String()] = n
+		}
+	}
+	s.stats.sumShards(&st)
+	s.countConnections(&st)
+	return st
+}
+
+func (c *counters) sumShards(st *Stats) {
+	classes := [6]string{"cut", "1xx", "2xx", "3xx", "4xx", "5xx"}
+	st.QueueWait = make([]WaitBucket, waitBuckets)
+	for i := range c.shards {
+		for bucket := range c.shards[i].waits {
+			n := c.shards[i].waits[bucket].Load()
+			st.QueueWait[bucket].Count += n
+			st.RequestsCount += n
+		}
+		for class := range c.shards[i].answer {
+			if n := c.shards[i].answer[class].Load(); n > 0 {
+				st.Statuses[classes[class]] += n
+			}
+		}
+	}
+	for bucket := range waitBuckets - 1 {
+		st.QueueWait[bucket].Below = time.Microsecond << bucket
+	}
+}
+
+// countConnections walks the table on the reactor's goroutine: counting every
+// change of state instead would cost each request four atomic operations.
+func (s *Server) countConnections(st *Stats) {
+	done := make(chan struct{})
+	err := s.reactor.Do(func() {
+		defer close(done)
+		st.ReactorMax = s.reactor.SizeMax()
+		s.reactor.Each(func(sl *slot, owned bool) {
+			if owned {
+				st.Connections[StateQueued.String()]++
+			} else {
+				st.Connections[sl.Value.state.String()]++
+			}
+		})
+	})
+	if err == nil {
+		<-done
+	}
+}

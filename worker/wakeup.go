@@ -1,0 +1,318 @@
+package worker
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"github.com/catamount-server/catamount/reactor"
+)
+
+// reactorSide is what the reactor calls: all of it runs on the reactor's
+// goroutine, none of it waits (Puma's Server#reactor_wakeup).
+type reactorSide struct{ *Server }
+
+var _ reactor.Handler[Client] = reactorSide{}
+
+// Ready: something happened to a client that waits.
+func (s reactorSide) Ready(sl *slot, events reactor.Events) {
+	switch c := &sl.Value; c.state {
+	case StateWriting:
+		if events&reactor.HungUp != 0 || events&reactor.Writable != 0 {
+			s.keepWriting(sl)
+		}
+	case StateLingering:
+		s.drainInput(sl)
+	default:
+		if events&(reactor.Readable|reactor.PeerClosed|reactor.HungUp) != 0 {
+			s.read(sl)
+		}
+	}
+}
+
+// Observed: the peer of a client that is being served has gone. Its request's
+// context ends, at the cost of nothing: no goroutine watches, no deadline is
+// moved. The answer is attempted all the same: the client may only have shut
+// down its sending side.
+func (s reactorSide) Observed(sl *slot, _ reactor.Events) {
+	if x := sl.Value.exchange.Load(); x != nil {
+		if x.goneAt.CompareAndSwap(0, s.reactor.BatchTime()) {
+			s.stats.gone.Add(1)
+			x.context.cancel(context.Canceled)
+		}
+	}
+}
+
+// Returned: a pool goroutine has handed the client back by message.
+func (s reactorSide) Returned(sl *slot) {
+	c := &sl.Value
+	switch c.state {
+	case StateWriting:
+		s.keepWriting(sl)
+	case StateLingering:
+		s.startLingering(sl)
+	case StateClosed, StateHijacked:
+		s.close(sl)
+	default:
+		s.resume(sl)
+	}
+}
+
+// Expired: a deadline has passed.
+func (s reactorSide) Expired(sl *slot) {
+	c := &sl.Value
+	switch c.state {
+	case StateWriting:
+		s.noteWriteFailure(c.pending.last, errTooSlow)
+		s.close(sl)
+	case StateLingering:
+		s.close(sl)
+	default:
+		s.expireWaiting(sl)
+	}
+}
+
+// expireWaiting ends a client from whom something was awaited. First its
+// socket is looked at once more: a request that is there already is served,
+// though it be late (its bytes and our deadline crossed).
+func (s *Server) expireWaiting(sl *slot) {
+	generation := sl.Generation()
+	s.read(sl)
+	c := &sl.Value
+	if sl.Generation() != generation || c.state == StateQueued || c.state == StateWriting || c.state == StateLingering {
+		return
+	}
+	now := s.reactor.BatchTime()
+	if s.deadlineOf(c, now) > now {
+		return // read has set it
+	}
+	if c.inFlight() {
+		s.noteTimeout(sl, now)
+		s.answerAndClose(sl, 408, "")
+		return
+	}
+	if c.state == StateIdle {
+		s.stats.idleClosed.Add(1)
+	}
+	s.startLingering(sl)
+}
+
+func (s reactorSide) Acceptable(listener int) { s.acceptFrom(listener) }
+
+func (s reactorSide) BatchEnd() {
+	s.sendLent()
+	if len(s.again) == 0 {
+		return
+	}
+	again := s.again
+	s.again = s.again[len(s.again):]
+	for _, entry := range again {
+		if entry.slot.Generation() == entry.generation && s.isWaiting(entry.slot) {
+			s.read(entry.slot)
+		}
+	}
+	if len(s.again) == 0 {
+		s.again = again[:0]
+	}
+	s.reactor.KeepGoing()
+}
+
+// readAgain is a client that has more bytes waiting than its share of a batch.
+type readAgain struct {
+	slot       *slot
+	generation uint32
+}
+
+// isWaiting reports whether the reactor owns the client and awaits input.
+func (s *Server) isWaiting(sl *slot) bool {
+	if sl.Owned() {
+		return false
+	}
+	switch sl.Value.state {
+	case StateNew, StateIdle, StateHead, StateBody:
+		return true
+	}
+	return false
+}
+
+const (
+	// readSize is the reactor's one read buffer.
+	readSize = 64 << 10
+	// readShare is how many full buffers one client gets in a row.
+	readShare = 4
+)
+
+// read takes what the client has sent, into the reactor's own buffer: whole
+// requests go to the pool without having been kept anywhere else.
+func (s *Server) read(sl *slot) {
+	for range readShare {
+		sl.ClearReadable()
+		n, err := s.sockets.receive(sl.FD(), s.readBuffer)
+		if err == errWouldBlock {
+			s.await(sl)
+			return
+		}
+		c := &sl.Value
+		switch {
+		case err != nil:
+			s.clientFailed(c, err)
+			s.close(sl)
+			return
+		case n == 0:
+			s.clientLeft(c)
+			s.close(sl)
+			return
+		}
+		s.stats.bytesIn.Add(uint64(n))
+		if s.feed(sl, s.readBuffer[:n], n == len(s.readBuffer)) {
+			return
+		}
+		if n < len(s.readBuffer) {
+			// A short read means that the socket is empty; what comes now is a
+			// new edge.
+			s.await(sl)
+			return
+		}
+	}
+	s.again = append(s.again, readAgain{sl, sl.Generation()})
+	s.reactor.KeepGoing()
+	s.await(sl)
+}
+
+// feed gives bytes to the client's request and reports whether the client has
+// left the waiting states.
+func (s *Server) feed(sl *slot, fresh []byte, more bool) bool {
+	now := s.reactor.BatchTime()
+	x, err := s.TryToFinish(sl, &s.head, fresh, now)
+	if err != nil {
+		s.refuse(sl, err, fresh)
+		return true
+	}
+	if x == nil {
+		if err := s.sendContinue(sl); err != nil {
+			s.clientFailed(&sl.Value, err)
+			s.close(sl)
+			return true
+		}
+		return false
+	}
+	s.enqueue(sl, x, more)
+	return true
+}
+
+// enqueue hands a client with a whole request to the pool.
+func (s *Server) enqueue(sl *slot, x *exchange, more bool) {
+	c := &sl.Value
+	now := s.reactor.BatchTime()
+	x.queuedAt = now
+	c.exchange.Store(x)
+	s.setState(c, StateQueued, now)
+	if sl.Seen()&(reactor.PeerClosed|reactor.HungUp) != 0 {
+		// It has shut down its side already, with the request.
+		s.Observed(sl)
+	}
+	if more {
+		s.reactor.TakeReadable(sl)
+	} else {
+		s.reactor.Take(sl)
+	}
+	if err := s.pool.Submit(sl); err != nil {
+		x.abandon()
+		c.exchange.Store(nil)
+		c.then = thenClose
+		s.post(sl, StateClosed, now)
+	}
+}
+
+// Observed is reactorSide's, for a client found gone before it is served.
+func (s *Server) Observed(sl *slot) { reactorSide{s}.Observed(sl, reactor.PeerClosed) }
+
+// await leaves the client with the reactor until more comes, in the state and
+// with the deadline that fit what it has sent.
+func (s *Server) await(sl *slot) {
+	c := &sl.Value
+	now := s.reactor.BatchTime()
+	switch {
+	case c.pending != nil && c.pending.x != nil:
+		s.setState(c, StateBody, now)
+	case c.inFlight():
+		s.setState(c, StateHead, now)
+	}
+	s.reactor.SetDeadline(sl, s.deadlineOf(c, now))
+}
+
+// deadlineOf is when a waiting client is too late.
+func (s *Server) deadlineOf(c *Client, now int64) int64 {
+	t := &s.options.Timeouts
+	deadline := int64(math.MaxInt64)
+	limit := func(from int64, d time.Duration) {
+		if d > 0 {
+			deadline = min(deadline, from+int64(d))
+		}
+	}
+	p := c.pending
+	switch {
+	case p != nil && p.x != nil:
+		limit(p.headAt, t.Request)
+		limit(p.lastAt, t.BodyIdle)
+		if t.BodyMinRate > 0 {
+			allowed := p.x.body.arrived * int64(time.Second) / int64(t.BodyMinRate)
+			deadline = min(deadline, p.x.bodyAt+int64(t.BodyGrace)+allowed)
+		}
+	case c.inFlight():
+		limit(p.headAt, t.Head)
+		limit(p.headAt, t.Request)
+	case c.served == 0:
+		limit(c.since, t.FirstByte)
+	default:
+		limit(c.since, t.Idle)
+	}
+	return deadline
+}
+
+// resume continues a client that has come back between two requests: bytes may
+// be here already.
+func (s *Server) resume(sl *slot) {
+	c := &sl.Value
+	if len(c.unread()) > 0 && !c.pending.parsing {
+		if s.feed(sl, nil, false) {
+			return
+		}
+	}
+	if sl.Seen()&(reactor.Readable|reactor.PeerClosed|reactor.HungUp) != 0 {
+		s.read(sl)
+		return
+	}
+	if s.draining.Load() && !c.inFlight() {
+		s.startLingering(sl)
+		return
+	}
+	s.await(sl)
+}
+
+// startWriting lets the reactor write the output of a client that it owns.
+func (s *Server) startWriting(sl *slot) {
+	s.setState(&sl.Value, StateWriting, s.reactor.BatchTime())
+	s.keepWriting(sl)
+}
+
+// keepWriting writes on, and does what follows when all has gone.
+func (s *Server) keepWriting(sl *slot) {
+	if !s.writeOn(sl) {
+		return
+	}
+	c := &sl.Value
+	switch c.then {
+	case thenLinger:
+		s.startLingering(sl)
+	case thenClose:
+		s.close(sl)
+	default:
+		s.setState(c, StateIdle, s.reactor.BatchTime())
+		if c.exchange.Load() != nil { // the next request was whole already
+			s.enqueue(sl, c.exchange.Load(), sl.Seen()&reactor.Readable != 0)
+			return
+		}
+		s.resume(sl)
+	}
+}
