@@ -67,3 +67,41 @@ func BenchmarkParse(b *testing.B) {
 		})
 	}
 }
+
+func BenchmarkDecode(b *testing.B) {
+	limits := Limits{}.WithDefaults()
+	for _, bench := range []struct{ count, size int }{{1, 16}, {100, 100}, {8, 8192}} {
+		b.Run(fmt.Sprintf("%dx%d", bench.count, bench.size), func(b *testing.B) {
+			src := []byte(chunkedBody(bench.count, bench.size))
+			var d ChunkedDecoder
+			b.ReportAllocs()
+			b.SetBytes(int64(bench.count * bench.size))
+			for b.Loop() {
+				if decodeAll(&d, src, &limits) != bench.count*bench.size {
+					b.Fatal("data is lost")
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkParseByteByByte is the slowest client there is; compare its ns/op
+// with the number of bytes.
+func BenchmarkParseByteByByte(b *testing.B) {
+	limits := Limits{}.WithDefaults()
+	buf := []byte(chromeRequest)
+	var h Head
+	b.ReportAllocs()
+	b.SetBytes(int64(len(buf)))
+	for b.Loop() {
+		h.Reset()
+		for n := 1; n < len(buf); n++ {
+			if _, err := h.Parse(buf[:n], &limits); err != ErrIncomplete {
+				b.Fatal(err)
+			}
+		}
+		if _, err := h.Parse(buf, &limits); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -80,11 +80,15 @@ const (
 	highBits = 0x80 * eachByte
 )
 
+// word returns b[i:i+8] with the first byte lowest. The bounds are written so
+// that the compiler need not think of an empty slice.
+func word(b []byte, i int) uint64 { return binary.LittleEndian.Uint64(b[i : i+8 : i+8]) }
+
 // indexControl returns the index at or after i of the first control character
 // of b (HTAB and DEL included), len(b) if there is none.
 func indexControl(b []byte, i int) int {
 	for ; i+8 <= len(b); i += 8 {
-		w := binary.LittleEndian.Uint64(b[i:])
+		w := word(b, i)
 		below := w - ' '*eachByte
 		del := (w ^ 0x7f*eachByte) - eachByte
 		found := (below | del) & ^w & highBits
@@ -105,7 +109,7 @@ func indexControl(b []byte, i int) int {
 // and SP, but '!' and '"' too), '?' or DEL. It is len(b) if there is none.
 func indexTargetStop(b []byte, i int) int {
 	for ; i+8 <= len(b); i += 8 {
-		w := binary.LittleEndian.Uint64(b[i:])
+		w := word(b, i)
 		below := w - ('#'+1)*eachByte
 		// '?' and DEL differ in one bit, which is cleared.
 		questionOrDel := (w&^(0x40*eachByte) ^ '?'*eachByte) - eachByte
@@ -142,7 +146,7 @@ func colonInWord(w uint64) int {
 // at whole words only, and returns -1 when it finds none in them.
 func indexColon(b []byte, i int) int {
 	for ; i+8 <= len(b); i += 8 {
-		if n := colonInWord(binary.LittleEndian.Uint64(b[i:])); n < 8 {
+		if n := colonInWord(word(b, i)); n < 8 {
 			return i + n
 		}
 	}

@@ -1,9 +1,6 @@
 package parser
 
-import (
-	"encoding/binary"
-	"math/bits"
-)
+import "math/bits"
 
 // Known identifies a common header name, whatever its case on the wire.
 // KnownNone, the zero value, stands for all other names.
@@ -59,10 +56,10 @@ func newKnownTable() (t knownTable) {
 		e.length = uint8(n)
 		e.words[0], e.words[1] = first, last
 		if n > 16 {
-			e.words[2] = binary.LittleEndian.Uint64(lower[8:])
+			e.words[2] = word(lower[:], 8)
 		}
 		if n > 24 {
-			e.words[3] = binary.LittleEndian.Uint64(lower[16:])
+			e.words[3] = word(lower[:], 16)
 		}
 		t.slots[knownSlot(first, last, n)] = k
 	}
@@ -74,7 +71,7 @@ func newKnownTable() (t knownTable) {
 // when it is shorter than eight.
 func endWords(name []byte) (first, last uint64) {
 	if n := len(name); n >= 8 {
-		return binary.LittleEndian.Uint64(name), binary.LittleEndian.Uint64(name[n-8:])
+		return word(name, 0), word(name, n-8)
 	}
 	for i, c := range name {
 		first |= uint64(c) << (8 * i)
@@ -101,8 +98,8 @@ func matchKnown(name []byte, first, last uint64) Known {
 	if int(e.length) != len(name) || !sameWord(first, e.words[0]) || !sameWord(last, e.words[1]) {
 		return KnownNone
 	}
-	if len(name) > 16 && !sameWord(binary.LittleEndian.Uint64(name[8:]), e.words[2]) ||
-		len(name) > 24 && !sameWord(binary.LittleEndian.Uint64(name[16:]), e.words[3]) {
+	if len(name) > 16 && !sameWord(word(name, 8), e.words[2]) ||
+		len(name) > 24 && !sameWord(word(name, 16), e.words[3]) {
 		return KnownNone
 	}
 	return k
@@ -122,7 +119,7 @@ func scanName(buf []byte, i int) (colon int, known Known) {
 	if i+8 > len(buf) {
 		return -1, KnownNone
 	}
-	first := binary.LittleEndian.Uint64(buf[i:])
+	first := word(buf, i)
 	if n := colonInWord(first); n < 8 {
 		// The name is in the word already: cut off the rest.
 		colon = i + n
@@ -133,7 +130,7 @@ func scanName(buf []byte, i int) (colon int, known Known) {
 		if colon < 0 {
 			return -1, KnownNone
 		}
-		known = matchKnown(buf[i:colon], first, binary.LittleEndian.Uint64(buf[colon-8:]))
+		known = matchKnown(buf[i:colon], first, word(buf, colon-8))
 	}
 	if known == KnownNone && (colon == i || indexNameEnd(buf, i) != colon) {
 		return -1, KnownNone

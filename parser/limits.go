@@ -21,8 +21,9 @@ const (
 // codes that the RFCs have for them since.
 //
 // Zero stands for the default, a negative value for no limit. Parse and Decode
-// want what WithDefaults returned; any other value they complete again on each
-// call.
+// want what WithDefaults returned; other Limits they complete on each call, which
+// costs them a little. Fields that are changed after WithDefaults are taken as
+// they are: zero then allows nothing.
 type Limits struct {
 	Method      int   // method; default 32; over it 501 (RFC 9112 section 3)
 	Target      int   // request target; default 12288; over it 414

@@ -136,12 +136,14 @@ func checkStats(t testing.TB, s Stats) {
 	}
 }
 
-// poolGoroutines counts goroutines of pools made by NewPoolWithFunc, workers and clock, in this process. Importing ants
-// starts a pool of its own with a clock, which is not counted.
-func poolGoroutines() int {
+// noGoroutineLeft waits until no goroutine of a pool exists in this process: neither workers nor ants' clock, which is
+// told to end by Shutdown but not waited for. Importing ants starts a pool of its own with a clock, which stays.
+func noGoroutineLeft(t testing.TB) {
+	t.Helper()
 	buf := make([]byte, 1<<20)
-	buf = buf[:runtime.Stack(buf, true)]
-	workers := bytes.Count(buf, []byte("ants/v2.(*goWorkerWithFunc).run.func1("))
-	clocks := bytes.Count(buf, []byte("ants/v2.(*poolCommon).ticktock("))
-	return workers + clocks - 1
+	eventually(t, "no goroutine left", func() bool {
+		stacks := buf[:runtime.Stack(buf, true)]
+		return bytes.Count(stacks, []byte("ants/v2.(*goWorkerWithFunc).run.func1(")) == 0 &&
+			bytes.Count(stacks, []byte("ants/v2.(*poolCommon).ticktock(")) == 1
+	})
 }

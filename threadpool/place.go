@@ -16,6 +16,10 @@ type Place struct {
 	turns    uint // tasks since the holder last rested; read and written by the holder only
 }
 
+// Continues reports whether the holder comes straight from its last task: it did not rest and let no one else run in
+// between, so that a time read at the end of that task is still right. For the process function.
+func (pl *Place) Continues() bool { return pl.turns%turnsPerYield != 0 }
+
 // Detach takes the goroutine that holds pl out of the count: the task it serves no longer counts against Max, and
 // another processor may start at once (Puma: mark_as_io_bound, thread_pool.rb:38). It is for tasks that outlive a
 // request (hijacked connections) or only wait for others. When the task ends, the goroutine takes its old place again

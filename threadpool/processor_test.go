@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 )
 
 // Each task waits for all the others: all places must get going although only the first Submit finds nobody on the way.
@@ -207,7 +208,7 @@ func TestFloodedPoolYields(t *testing.T) {
 // All ways to end a task and to change the pool at once: every task is served exactly once and nothing is miscounted.
 func TestEverythingAtOnce(t *testing.T) {
 	const submitters, tasks = 4, 4000
-	p := newFuncPool(t, Options{Min: 1, Max: 4, AutoTrimTime: 1})
+	p := newFuncPool(t, Options{Min: 1, Max: 4, AutoTrimTime: time.Microsecond})
 	served := make([]atomic.Int32, submitters*tasks)
 	var work, other sync.WaitGroup
 	for s := range submitters {

@@ -155,7 +155,6 @@ func TestBacklogAndFull(t *testing.T) {
 }
 
 func TestShutdownDrains(t *testing.T) {
-	before := poolGoroutines()
 	p := newFuncPool(t, Options{Min: 2, Max: 2})
 	held := hold(t, p, 2)
 	var served atomic.Int64
@@ -189,11 +188,10 @@ func TestShutdownDrains(t *testing.T) {
 	if err := p.Shutdown(context.Background()); err != nil {
 		t.Errorf("Shutdown again = %v", err)
 	}
-	eventually(t, "no goroutine left", func() bool { return poolGoroutines() == before })
+	noGoroutineLeft(t)
 }
 
 func TestShutdownHonoursContext(t *testing.T) {
-	before := poolGoroutines()
 	p := newFuncPool(t, Options{Max: 1})
 	held := hold(t, p, 1)[0]
 	served := make(chan struct{})
@@ -212,16 +210,15 @@ func TestShutdownHonoursContext(t *testing.T) {
 	// Nobody waits any more, and still the rest is served and the goroutines end.
 	close(held.release)
 	receive(t, served)
-	eventually(t, "no goroutine left", func() bool { return poolGoroutines() == before })
+	noGoroutineLeft(t)
 	shutdown(t, p)
 }
 
 func TestShutdownOfUnusedPool(t *testing.T) {
-	before := poolGoroutines()
 	for _, minimum := range []int{0, 5} {
 		shutdown(t, newFuncPool(t, Options{Min: minimum, Max: 5}))
 	}
-	eventually(t, "no goroutine left", func() bool { return poolGoroutines() == before })
+	noGoroutineLeft(t)
 }
 
 func TestShutdownWaitsForDetached(t *testing.T) {

@@ -148,7 +148,6 @@ func (p *ThreadPool[T]) armTrim() {
 // runs only while there is something to trim, so that an idle worker is not woken.
 func (p *ThreadPool[T]) trim() {
 	p.mu.Lock()
-	p.trimArmed = false
 	if p.shutdown {
 		p.mu.Unlock()
 		return
@@ -164,9 +163,14 @@ func (p *ThreadPool[T]) trim() {
 		p.free = p.free[:kept]
 		ended += n
 	}
+	p.mu.Unlock()
+	p.endIdle(ended)
+
+	// Not before: trims that overtake one another would wait for ants' spin lock in growing numbers.
+	p.mu.Lock()
+	p.trimArmed = false
 	if p.running > p.min {
 		p.armTrim()
 	}
 	p.mu.Unlock()
-	p.endIdle(ended)
 }

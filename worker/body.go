@@ -43,6 +43,9 @@ type requestBody struct {
 	remaining int64 // of a Content-Length; -1: chunked
 	chunked   parser.ChunkedDecoder
 	arrived   int64 // raw bytes, framing included, for the minimum rate
+	began     int64 // when the head was whole, on the reactor's clock
+	// expectContinue: the client waits for 100 Continue before it sends.
+	expectContinue bool
 }
 
 // fill takes what is there of the body from p and returns the rest of p, and

@@ -165,12 +165,18 @@ func (s *Server) TryToFinish(sl *slot, head *parser.Head, fresh []byte, now int6
 	if err != nil {
 		return nil, err
 	}
-	x.headAt, x.bodyAt = now, now
+	headAt := now
 	if p != nil && p.parsing {
-		x.headAt = p.headAt
+		headAt = p.headAt
 		p.parsing = false
 	}
-	return s.startBody(sl, x, head, input[n:], kept, now)
+	if x.body == nil && n == len(input) && !kept {
+		if head.ExpectOther && head.Minor > 0 {
+			return nil, errExpectation
+		}
+		return x, nil // the usual case: nothing before it, nothing behind it
+	}
+	return s.startBody(sl, x, head, input[n:], kept, headAt, now)
 }
 
 // keepPartial moves an incomplete head into memory of the client's own.
@@ -197,7 +203,7 @@ func (s *Server) keepPartial(c *Client, head *parser.Head, input []byte, kept bo
 }
 
 // startBody takes the first bytes behind a whole head.
-func (s *Server) startBody(sl *slot, x *exchange, head *parser.Head, rest []byte, kept bool, now int64) (*exchange, error) {
+func (s *Server) startBody(sl *slot, x *exchange, head *parser.Head, rest []byte, kept bool, headAt, now int64) (*exchange, error) {
 	c := &sl.Value
 	if head.ExpectOther && head.Minor > 0 {
 		return nil, errExpectation
@@ -205,6 +211,7 @@ func (s *Server) startBody(sl *slot, x *exchange, head *parser.Head, rest []byte
 	whole := true
 	if x.body != nil {
 		var err error
+		x.body.began = now
 		if rest, whole, err = x.body.fill(rest, &s.options); err != nil {
 			x.abandon()
 			return nil, err
@@ -220,10 +227,8 @@ func (s *Server) startBody(sl *slot, x *exchange, head *parser.Head, rest []byte
 	}
 	if !whole {
 		p := c.ensurePending()
-		p.x, p.headAt, p.lastAt = x, x.headAt, now
-		if head.ExpectContinue && head.Minor > 0 {
-			x.expectContinue = true
-		}
+		p.x, p.headAt, p.lastAt = x, headAt, now
+		x.body.expectContinue = head.ExpectContinue && head.Minor > 0
 	} else if x.body != nil {
 		x.setTrailers()
 	}

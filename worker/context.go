@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 )
@@ -23,21 +24,36 @@ var PlaceKey any = placeKey{}
 // goroutine to watch it (context.propagateCancel).
 type requestContext struct {
 	exchange *exchange
-	base     context.Context
 
 	mu    sync.Mutex
 	done  chan struct{}
 	err   error
+	watch *watchers
+}
+
+// watchers is what most requests do not have.
+type watchers struct {
 	after []*afterFunc
 	// baseStop ends the watch of the base context, where it can be cancelled.
 	baseStop func() bool
 }
 
+// watchersLocked returns the watchers, made when needed.
+func (c *requestContext) watchersLocked() *watchers {
+	if c.watch == nil {
+		c.watch = new(watchers)
+	}
+	return c.watch
+}
+
 type afterFunc struct{ f func() }
+
+// base is what the context derives from.
+func (c *requestContext) base() context.Context { return c.exchange.listener.base }
 
 var _ context.Context = (*requestContext)(nil)
 
-func (c *requestContext) Deadline() (time.Time, bool) { return c.base.Deadline() }
+func (c *requestContext) Deadline() (time.Time, bool) { return c.base().Deadline() }
 
 func (c *requestContext) Done() <-chan struct{} {
 	c.mu.Lock()
@@ -65,9 +81,9 @@ func (c *requestContext) Value(key any) any {
 	case http.LocalAddrContextKey:
 		return c.localAddr()
 	case PlaceKey:
-		return c.exchange.place
+		return int(c.exchange.place)
 	}
-	return c.base.Value(key)
+	return c.base().Value(key)
 }
 
 // localAddr asks the kernel while the request runs, and answers with the
@@ -94,17 +110,17 @@ func (c *requestContext) AfterFunc(f func()) (stop func() bool) {
 		return func() bool { return false }
 	}
 	entry := &afterFunc{f}
-	c.after = append(c.after, entry)
+	w := c.watchersLocked()
+	w.after = append(w.after, entry)
 	return func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		for i, e := range c.after {
-			if e == entry {
-				c.after = append(c.after[:i], c.after[i+1:]...)
-				return true
-			}
+		i := slices.Index(w.after, entry)
+		if c.watch != w || i < 0 {
+			return false // it has run
 		}
-		return false
+		w.after = slices.Delete(w.after, i, i+1)
+		return true
 	}
 }
 
@@ -120,26 +136,29 @@ func (c *requestContext) cancel(err error) {
 	if c.done != nil {
 		close(c.done)
 	}
-	after, stop := c.after, c.baseStop
-	c.after, c.baseStop = nil, nil
+	watch := c.watch
+	c.watch = nil
 	c.mu.Unlock()
-	if stop != nil {
-		stop()
+	if watch == nil {
+		return
 	}
-	for _, entry := range after {
+	if watch.baseStop != nil {
+		watch.baseStop()
+	}
+	for _, entry := range watch.after {
 		go entry.f()
 	}
 }
 
 // follow makes the context end with its base, where that can end at all.
 func (c *requestContext) follow() {
-	if c.base.Done() == nil {
+	if c.base().Done() == nil {
 		return
 	}
-	stop := context.AfterFunc(c.base, func() { c.cancel(c.base.Err()) })
+	stop := context.AfterFunc(c.base(), func() { c.cancel(c.base().Err()) })
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err == nil {
-		c.baseStop = stop
+		c.watchersLocked().baseStop = stop
 	}
 }

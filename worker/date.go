@@ -2,28 +2,73 @@ package worker
 
 import (
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 )
 
 // dateLine caches the Date field, which changes once a second: formatting it
-// for each answer costs 150 ns.
+// for each answer costs 150 ns, and even asking for the time 40. While answers
+// are made a timer renews it at each full second; when none were for a second
+// the timer rests, and the next answer starts it again.
 type dateLine struct {
 	current atomic.Pointer[datedText]
+	mu      sync.Mutex
+	timer   *time.Timer
+	stopped bool
 }
 
 type datedText struct {
-	second int64
-	text   string
+	text string
+	used atomic.Bool
 }
 
-func (d *dateLine) append(b []byte) []byte {
-	now := time.Now()
-	second := now.Unix()
+// line returns the whole line, with its CRLF.
+func (d *dateLine) line() string {
 	current := d.current.Load()
-	if current == nil || current.second != second {
-		current = &datedText{second, "Date: " + now.UTC().Format(http.TimeFormat) + "\r\n"}
-		d.current.Store(current)
+	if current == nil {
+		current = d.renew()
 	}
-	return append(b, current.text...)
+	if !current.used.Load() {
+		current.used.Store(true)
+	}
+	return current.text
+}
+
+// renew makes the line anew and sets the timer to the next second.
+func (d *dateLine) renew() *datedText {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := time.Now()
+	current := &datedText{text: "Date: " + now.UTC().Format(http.TimeFormat) + "\r\n"}
+	if d.stopped {
+		return current
+	}
+	d.current.Store(current)
+	left := time.Second - time.Duration(now.Nanosecond())
+	if d.timer == nil {
+		d.timer = time.AfterFunc(left, d.tick)
+	} else {
+		d.timer.Reset(left)
+	}
+	return current
+}
+
+func (d *dateLine) tick() {
+	if current := d.current.Load(); current != nil && !current.used.Load() {
+		d.current.Store(nil)
+		return
+	}
+	d.renew()
+}
+
+// stop ends the timer; the server has ended.
+func (d *dateLine) stop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stopped = true
+	d.current.Store(nil)
+	if d.timer != nil {
+		d.timer.Stop()
+	}
 }

@@ -69,7 +69,7 @@ func (s *Server) appendRefusal(b []byte, status int, reason string) []byte {
 	b = append(b, "Content-Type: text/plain; charset=utf-8\r\nContent-Length: "...)
 	b = strconv.AppendInt(b, int64(len(body)), 10)
 	b = append(b, "\r\n"...)
-	b = s.date.append(b)
+	b = append(b, s.date.line()...)
 	b = append(b, "Connection: close\r\n\r\n"...)
 	return append(b, body...)
 }
@@ -179,8 +179,8 @@ func (s *Server) noteWriteFailure(x *exchange, err error) {
 	} else if x.response.finished {
 		total = x.response.written
 	}
-	s.log.warn(limitKey{event: "write " + cause.String(), peer: x.peer.ip}, "response not delivered",
-		"peer", x.peer.String(), "method", x.request.Method, "path", x.request.URL.Path, "status", x.response.status,
+	s.log.warn(limitKey{event: "write " + cause.String(), peer: x.client().peer.ip}, "response not delivered",
+		"peer", x.request.RemoteAddr, "method", x.request.Method, "path", x.request.URL.Path, "status", x.response.status,
 		"written", x.response.written, "total", total,
 		"elapsed", time.Duration(s.reactor.Now()-x.queuedAt), "cause", cause.String(), "err", err)
 }

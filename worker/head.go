@@ -76,7 +76,7 @@ func (w *response) notice(key string, values []string) (send bool) {
 				switch name {
 				case "", "Transfer-Encoding", "Content-Length", "Trailer":
 				default:
-					w.trailers = append(w.trailers, name)
+					w.rareParts().trailers = append(w.rareParts().trailers, name)
 				}
 			}
 		}
@@ -131,14 +131,14 @@ func (w *response) compose(done bool, next []byte) {
 		w.closeAfter = true // HTTP/1.0, or identity: the end is where we close
 	}
 	if !w.userDate {
-		b = w.x.server.date.append(b)
+		b = append(b, w.x.server.date.line()...)
 	}
 	sc.out.B = append(w.appendConnection(b), "\r\n"...)
 	w.composed = true
 }
 
 func (w *response) hasTrailers() bool {
-	if len(w.trailers) > 0 {
+	if w.rare != nil && len(w.rare.trailers) > 0 {
 		return w.atLeast11
 	}
 	for key := range w.header {
@@ -166,7 +166,7 @@ func sniffed(sc *scratch, next []byte) []byte {
 // hop-by-hop field and so named in Connection (RFC 9110 section 7.6.1).
 func (w *response) appendConnection(b []byte) []byte {
 	s := w.x.server
-	if !w.closeAfter && (!s.options.KeepAlive || s.draining.Load() || s.isLastRequest(w.x.client)) {
+	if !w.closeAfter && (!s.options.KeepAlive || s.draining.Load() || s.isLastRequest(w.x.client())) {
 		w.closeAfter = true
 	}
 	if w.status == http.StatusSwitchingProtocols {

@@ -22,7 +22,7 @@ func (s *Server) hijack(w *response) (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	c := x.client
+	c := x.client()
 	if c.bridged != nil {
 		conn = bridgedConn{conn.(*net.UnixConn), c.bridged}
 		c.bridged = nil

@@ -64,7 +64,7 @@ func (l *eventLog) error(key limitKey, message string, args ...any) {
 }
 
 func (l *eventLog) handlerPanic(x *exchange, v any, stack []byte) {
-	l.error(limitKey{event: "panic", detail: x.request.URL.Path}, "handler panicked", "peer", x.peer.String(), "method", x.request.Method,
+	l.error(limitKey{event: "panic", detail: x.request.URL.Path}, "handler panicked", "peer", x.request.RemoteAddr, "method", x.request.Method,
 		"path", x.request.URL.Path, "panic", panicValue(v), "stack", string(stack))
 }
 

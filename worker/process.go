@@ -56,7 +56,9 @@ const (
 func (s *Server) process(place *threadpool.Place, sl *slot) {
 	sc := scratchOf(place)
 	c := &sl.Value
-	sc.now = s.reactor.Now()
+	if !place.Continues() {
+		sc.now = s.reactor.Now() // else it has just been read, at the end of the last request
+	}
 	x := c.exchange.Load()
 	if x == nil { // blocking mode: the first request has not been read yet
 		if x = s.finish(sl, sc); x == nil {
@@ -94,10 +96,9 @@ func (s *Server) process(place *threadpool.Place, sl *slot) {
 // so that the answers to pipelined requests leave together.
 func (s *Server) serve(place *threadpool.Place, sc *scratch, x *exchange) (result outcome) {
 	w := &x.response
-	x.place = place.Index
+	x.place = int32(place.Index)
 	w.scratch, w.place = sc, place
-	c := x.client
-	c.served++
+	x.client().served++
 	returned := false
 	defer func() {
 		if !returned {
@@ -146,30 +147,26 @@ func (s *Server) conclude(place *threadpool.Place, sc *scratch, x *exchange) out
 	w := &x.response
 	s.reclaim(sc)
 	w.finish()
-	w.mu.Lock()
-	hijacked := w.hijacked
-	w.finished = true
-	w.scratch = nil
-	w.mu.Unlock()
 	x.abandon()
-	if hijacked {
+	if w.hijacked {
 		return outcomeHijacked
 	}
-	x.client.exchange.Store(nil)
+	c := x.client()
+	c.exchange.Store(nil)
 	s.stats.countAnswer(place.Index, w.status)
 	switch {
 	case w.err != nil || w.cut:
-		x.client.then = thenClose
-		if w.cut && x.client.HasBackToBackRequests() {
-			x.client.then = thenLinger
+		c.then = thenClose
+		if w.cut && c.HasBackToBackRequests() {
+			c.then = thenLinger
 		}
 		return outcomeClose
 	case w.closeAfter:
-		x.client.then = thenClose
-		if x.client.HasBackToBackRequests() || x.slot.Seen()&reactor.Readable != 0 {
+		c.then = thenClose
+		if c.HasBackToBackRequests() || x.slot.Seen()&reactor.Readable != 0 {
 			// Closing with unread bytes would reset the connection and take the
 			// answer from the client.
-			x.client.then = thenLinger
+			c.then = thenLinger
 		}
 		return outcomeClose
 	}

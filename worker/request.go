@@ -20,7 +20,7 @@ import (
 // with it: some hundred bytes.
 func (s *Server) newExchange(sl *slot, head *parser.Head, raw []byte) (*exchange, error) {
 	c := &sl.Value
-	x := &exchange{server: s, slot: sl, client: c, place: -1, listener: s.listenerOf(c), peer: c.peer}
+	x := &exchange{server: s, slot: sl, place: -1, listener: s.listenerOf(c)}
 	text := headText(raw, c)
 	part := func(span parser.Span) string { return text[span.Start:span.End] }
 
@@ -54,7 +54,6 @@ func (s *Server) newExchange(sl *slot, head *parser.Head, raw []byte) (*exchange
 	r.Close = !s.wantsKeepAlive(head)
 
 	x.context.exchange = x
-	x.context.base = x.listener.base
 	x.context.follow()
 	x.setContext()
 	x.response.init(x, head)
@@ -73,14 +72,15 @@ func (s *Server) wantsKeepAlive(head *parser.Head) bool {
 // headText copies the head's bytes, which lie in a buffer that is about to be
 // reused, and appends the peer's address.
 func headText(raw []byte, c *Client) string {
-	const longestAddress = 56 // [v6%zone]:port
-	b := make([]byte, len(raw), len(raw)+longestAddress)
-	copy(b, raw)
+	var space [64]byte
+	peer := space[:0]
 	if c.bridged != nil && c.peer.family == 0 {
-		b = append(b, c.bridged.conn.RemoteAddr().String()...)
+		peer = append(peer, c.bridged.conn.RemoteAddr().String()...)
 	} else {
-		b = c.peer.appendTo(b)
+		peer = c.peer.appendTo(peer)
 	}
+	b := make([]byte, len(raw)+len(peer))
+	copy(b[copy(b, raw):], peer)
 	return unsafe.String(&b[0], len(b)) // nobody else has b
 }
 

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unsafe"
 
 	"github.com/catamount-server/catamount/parser"
 	"github.com/catamount-server/catamount/threadpool"
@@ -45,8 +46,8 @@ type response struct {
 	scratch *scratch // the place's buffers; nil before and after serving
 	place   *threadpool.Place
 
-	header   http.Header
-	trailers []string // keys declared by the Trailer field, canonical
+	header http.Header
+	rare   *rareParts
 
 	status   int
 	declared int64 // the handler's Content-Length; -1 without
@@ -69,8 +70,20 @@ type response struct {
 	userAlive    bool // the handler wrote Keep-Alive
 	identity     bool // Transfer-Encoding: identity: ended by closing
 
+	err error // the first failure to write; every later Write returns it
+}
+
+// rareParts is what few responses have.
+type rareParts struct {
+	trailers      []string // keys declared by the Trailer field, canonical
 	writeDeadline time.Time
-	err           error // the first failure to write; every later Write returns it
+}
+
+func (w *response) rareParts() *rareParts {
+	if w.rare == nil {
+		w.rare = new(rareParts)
+	}
+	return w.rare
 }
 
 func (w *response) init(x *exchange, head *parser.Head) {
@@ -174,7 +187,7 @@ func (w *response) WriteString(s string) (int, error) {
 		w.scratch.hold = append(w.scratch.hold, s...)
 		return len(s), nil
 	}
-	p := []byte(s)
+	p := unsafe.Slice(unsafe.StringData(s), len(s)) // only read, as io.Writer demands
 	if !w.composed {
 		w.compose(false, p)
 	}
@@ -288,17 +301,14 @@ func (w *response) emitHeld() {
 }
 
 // finish completes the answer after the handler has returned. The bytes are in
-// the output then; sending them is the caller's.
+// the output then; sending them is the caller's. From here on the handler's
+// goroutines can do nothing to it.
 func (w *response) finish() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.hijacked {
-		return
-	}
-	if w.cut && !w.composed {
-		// Nothing of it was sent: forget it, the connection just ends.
-		w.finished = true
-		return
+	defer w.end()
+	if w.hijacked || w.cut && !w.composed {
+		return // when nothing of a cut answer was sent, the connection just ends
 	}
 	if !w.wroteHeader {
 		w.writeHeader(http.StatusOK)
@@ -314,16 +324,22 @@ func (w *response) finish() {
 	if w.chunked && !w.cut {
 		w.appendLastChunk()
 	}
+}
+
+func (w *response) end() {
 	w.finished = true
+	w.scratch = nil
 }
 
 // appendLastChunk ends a chunked body, with the trailers that the handler
 // declared beforehand or named by http.TrailerPrefix.
 func (w *response) appendLastChunk() {
 	b := append(w.scratch.out.B, "0\r\n"...)
-	for _, key := range w.trailers {
-		for _, value := range w.header[key] {
-			b = w.x.server.appendField(b, key, value)
+	if w.rare != nil {
+		for _, key := range w.rare.trailers {
+			for _, value := range w.header[key] {
+				b = w.x.server.appendField(b, key, value)
+			}
 		}
 	}
 	for key, values := range w.header {
@@ -351,7 +367,7 @@ type writerOnly struct{ io.Writer }
 func (w *response) SetWriteDeadline(deadline time.Time) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.writeDeadline = deadline
+	w.rareParts().writeDeadline = deadline
 	return nil
 }
 

@@ -138,10 +138,10 @@ func (s *Server) isLastRequest(c *Client) bool {
 // runs only once the body is here.
 func (s *Server) sendContinue(sl *slot) error {
 	p := sl.Value.pending
-	if p == nil || p.x == nil || !p.x.expectContinue {
+	if p == nil || p.x == nil || !p.x.body.expectContinue {
 		return nil
 	}
-	p.x.expectContinue = false
+	p.x.body.expectContinue = false
 	if p.x.body.arrived > 0 {
 		return nil // it did not wait (RFC 9110 section 10.1.1)
 	}
@@ -237,6 +237,7 @@ func (s *Server) end(ctx context.Context) error {
 	s.finishOnce.Do(func() {
 		s.reactor.Stop()
 		<-s.finished
+		s.date.stop()
 		s.log.close()
 	})
 	return err

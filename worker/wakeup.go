@@ -257,7 +257,7 @@ func (s *Server) deadlineOf(c *Client, now int64) int64 {
 		limit(p.lastAt, t.BodyIdle)
 		if t.BodyMinRate > 0 {
 			allowed := p.x.body.arrived * int64(time.Second) / int64(t.BodyMinRate)
-			deadline = min(deadline, p.x.bodyAt+int64(t.BodyGrace)+allowed)
+			deadline = min(deadline, p.x.body.began+int64(t.BodyGrace)+allowed)
 		}
 	case c.inFlight():
 		limit(p.headAt, t.Head)

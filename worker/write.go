@@ -134,8 +134,8 @@ func (s *Server) waitWritable(w *response) error {
 		}
 	}
 	late := errTooSlow
-	if !w.writeDeadline.IsZero() {
-		left := time.Until(w.writeDeadline)
+	if w.rare != nil && !w.rare.writeDeadline.IsZero() {
+		left := time.Until(w.rare.writeDeadline)
 		if left <= 0 {
 			return os.ErrDeadlineExceeded
 		}

@@ -29,6 +29,8 @@ func beClient(kind, target string, n int, in io.Reader, out io.Writer) error {
 	switch kind {
 	case "idle":
 		c = &idleClients{target: addr, n: n}
+	case "gone":
+		c = &idleClients{target: addr, n: n, leave: true}
 	case "slow":
 		s := newSlowClients(addr, n)
 		defer s.stop()

@@ -75,13 +75,24 @@ func TestParseSmaps(t *testing.T) {
 	}
 }
 
-// TestIdle runs the whole of a small measurement with every server.
+// TestBlockingKeepsNone: what is not there costs no memory, and must not be
+// reported as cheap.
+func TestBlockingKeepsNone(t *testing.T) {
+	s := settings{servers: []string{"catamount-blocking"}, rounds: 1, threads: 2, idle: 5}
+	if err := measureIdle(s, new(bytes.Buffer)); err == nil {
+		t.Error("connections that the server had closed were measured as idle")
+	}
+}
+
+// TestIdle runs the whole of a small measurement with every server that keeps
+// connections.
 func TestIdle(t *testing.T) {
+	names := []string{"catamount", "fasthttp", "nethttp"}
 	var out bytes.Buffer
-	if err := measureIdle(settings{servers: serverNames(), rounds: 1, threads: 2}, 20, &out); err != nil {
+	if err := measureIdle(settings{servers: names, rounds: 1, threads: 2, idle: 20}, &out); err != nil {
 		t.Fatalf("%v\n%s", err, &out)
 	}
-	for _, name := range serverNames() {
+	for _, name := range names {
 		if !strings.Contains(out.String(), "\n"+name+" ") {
 			t.Errorf("no line for %s:\n%s", name, &out)
 		}
@@ -89,7 +100,7 @@ func TestIdle(t *testing.T) {
 }
 
 func TestSlowClients(t *testing.T) {
-	srv, err := startServer("nethttp", 0)
+	srv, err := startServer("nethttp", 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +123,10 @@ func TestCPU(t *testing.T) {
 		t.Skip("no wrk to make the load")
 	}
 	var out bytes.Buffer
-	s := settings{servers: []string{"nethttp", "fasthttp"}, rounds: 1, duration: time.Second, warmup: time.Second, conns: 2, pipeline: 2}
+	s := settings{
+		servers: []string{"nethttp", "fasthttp"}, threads: 1,
+		rounds: 1, duration: time.Second, warmup: time.Second, conns: 2, pipeline: 2,
+	}
 	if err := measureCPU(s, &out); err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +136,7 @@ func TestCPU(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
-	for _, args := range []string{"-servers nginx", "-rounds 0", "-d 10ms", "stray", "-serve nginx", "-client angry -target 127.0.0.1:1"} {
+	for _, args := range []string{"-servers nginx", "-rounds 0", "-d 10ms", "-idle -1", "-idle 1 -slow 1", "stray", "-serve nginx", "-client angry -target 127.0.0.1:1"} {
 		if err := run(strings.Fields(args), new(bytes.Buffer)); err == nil {
 			t.Errorf("%q was accepted", args)
 		}

@@ -11,6 +11,7 @@ import (
 type cpuFigures struct {
 	user, system, total series // microseconds of CPU per request
 	rate                series // requests per second
+	busy                series // percent of its processor that the server had
 }
 
 // measureCPU answers: what does one request cost the server?
@@ -32,12 +33,14 @@ func measureCPU(s settings, out io.Writer) error {
 	}
 
 	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(table, "server\tCPU µs/request\tuser\tsystem\trequests/s")
+	fmt.Fprintln(table, "server\tCPU µs/request\tuser\tsystem\trequests/s\tbusy %")
 	for _, name := range s.servers {
 		f := figures[name]
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", name, f.total.format(2), f.user.format(2), f.system.format(2), f.rate.format(0))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", name,
+			f.total.format(2), f.user.format(2), f.system.format(2), f.rate.format(0), f.busy.format(0))
 	}
 	table.Flush()
+	fmt.Fprintln(out, "\nA server that was not busy was disturbed by other programs: it then pays a wake-up for every few requests.")
 
 	fmt.Fprintln(out, "\nratios of CPU per request, paired by round:")
 	for _, peer := range []string{"fasthttp", "nethttp"} {
@@ -88,5 +91,6 @@ func (f *cpuFigures) measure(name string, s settings) error {
 	f.system = append(f.system, system)
 	f.total = append(f.total, user+system)
 	f.rate = append(f.rate, r.rate())
+	f.busy = append(f.busy, (user+system)*r.rate()/1e4)
 	return nil
 }

@@ -19,9 +19,9 @@ type idleFigures struct {
 
 // measureIdle answers: what does a connection cost that waits for its next
 // request?
-func measureIdle(s settings, n int, out io.Writer) error {
+func measureIdle(s settings, out io.Writer) error {
 	fmt.Fprintf(out, "memory per idle connection: %d keep-alive connections, one request served on each; above the empty server,\n"+
-		"which has served %d before; after a forced collection; %d rounds\n\n", n, warmupClients, s.rounds)
+		"which has served %d before; after a forced collection; %d rounds\n\n", s.idle, warmupClients, s.rounds)
 	figures := map[string]*idleFigures{}
 	for round := range s.rounds {
 		for _, name := range s.servers {
@@ -30,7 +30,7 @@ func measureIdle(s settings, n int, out io.Writer) error {
 				f = &idleFigures{}
 				figures[name] = f
 			}
-			if err := f.measure(name, s, n); err != nil {
+			if err := f.measure(name, s); err != nil {
 				return fmt.Errorf("%s, round %d: %w", name, round+1, err)
 			}
 		}
@@ -46,24 +46,26 @@ func measureIdle(s settings, n int, out io.Writer) error {
 	return table.Flush()
 }
 
-func (f *idleFigures) measure(name string, s settings, n int) error {
+func (f *idleFigures) measure(name string, s settings) error {
 	srv, err := startServer(name, s.threads)
 	if err != nil {
 		return err
 	}
 	defer srv.stop()
 
-	warm, _, err := startClients("idle", srv.addr, warmupClients)
+	// They have left, but their process stays for as long as is measured: with one more or
+	// less that runs this program, Pss would charge its pages differently.
+	gone, _, err := startClients("gone", srv.addr, warmupClients)
 	if err != nil {
 		return err
 	}
-	warm.stop()
 	usageBefore, memoryBefore, err := srv.collected()
+	gone.stop()
 	if err != nil {
 		return err
 	}
 
-	idle, _, err := startClients("idle", srv.addr, n)
+	idle, _, err := startClients("idle", srv.addr, s.idle)
 	if err != nil {
 		return err
 	}
@@ -76,11 +78,11 @@ func (f *idleFigures) measure(name string, s settings, n int) error {
 	if err != nil {
 		return err
 	}
-	if alive != n {
-		return fmt.Errorf("of %d connections only %d were alive when measured", n, alive)
+	if alive != s.idle {
+		return fmt.Errorf("of %d connections only %d were alive when measured", s.idle, alive)
 	}
 
-	per := func(after, before int64) float64 { return float64(after-before) / float64(n) }
+	per := func(after, before int64) float64 { return float64(after-before) / float64(s.idle) }
 	f.rss = append(f.rss, per(memoryAfter.rss, memoryBefore.rss))
 	f.pss = append(f.pss, per(memoryAfter.pss, memoryBefore.pss))
 	f.anonymous = append(f.anonymous, per(memoryAfter.anonymous, memoryBefore.anonymous))

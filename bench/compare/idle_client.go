@@ -22,6 +22,7 @@ const perSource = 4000
 type idleClients struct {
 	target *net.TCPAddr
 	n      int
+	leave  bool // close each connection after its request
 	conns  []net.Conn
 }
 
@@ -39,6 +40,9 @@ func (c *idleClients) open() (int, error) {
 		c.conns = append(c.conns, conn)
 		if err := exchange(conn, reader); err != nil {
 			return i, fmt.Errorf("connection %d of %d: %w", i+1, c.n, err)
+		}
+		if c.leave {
+			conn.Close()
 		}
 	}
 	return len(c.conns), nil

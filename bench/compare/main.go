@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// settings are the flags of a measuring run.
+// settings are what the flags say.
 type settings struct {
 	servers  []string
 	rounds   int
@@ -20,80 +20,91 @@ type settings struct {
 	conns    int // ordinary clients
 	threads  int // places of Catamount's pool
 	pipeline int
+	idle     int // connections; 0: another mode
+	slow     int // clients; 0: another mode
+
+	// For the processes that compare starts itself.
+	serve, client, target string
+	clients               int
 }
 
 func main() {
-	if err := run(os.Args[1:], os.Stdout); err != nil {
-		if !errors.Is(err, flag.ErrHelp) {
-			fmt.Fprintln(os.Stderr, "compare:", err)
-			os.Exit(1)
-		}
+	err := run(os.Args[1:], os.Stdout)
+	if errors.Is(err, flag.ErrHelp) {
+		return // the flag package has printed it
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "compare:", err)
+		os.Exit(1)
 	}
 }
 
 func run(args []string, out io.Writer) error {
-	var (
-		s       settings
-		servers string
-		serve   = flag.NewFlagSet("compare", flag.ContinueOnError)
-		role    = serve.String("serve", "", "be the `server` of this name (used by compare itself)")
-		client  = serve.String("client", "", "be clients of this `kind` (used by compare itself)")
-		target  = serve.String("target", "", "`address` that the clients connect to (used by compare itself)")
-		count   = serve.Int("n", 0, "`number` of clients (used by compare itself)")
-		idle    = serve.Int("idle", 0, "measure the memory of `N` idle connections")
-		slow    = serve.Int("slow", 0, "measure the throughput beside `N` clients that send a byte a second")
-	)
-	serve.StringVar(&servers, "servers", "", "comma-separated `names`: "+strings.Join(serverNames(), ", "))
-	serve.IntVar(&s.rounds, "rounds", 5, "rounds")
-	serve.DurationVar(&s.duration, "d", 4*time.Second, "duration of one measurement, in whole seconds")
-	serve.DurationVar(&s.warmup, "warmup", time.Second, "load before each measurement, in whole seconds")
-	serve.IntVar(&s.conns, "c", 64, "keep-alive connections of wrk")
-	serve.IntVar(&s.threads, "threads", 16, "places of Catamount's thread pool")
-	serve.IntVar(&s.pipeline, "pipeline", 1, "requests that wrk sends in a row")
-	if err := serve.Parse(args); err != nil {
+	s, err := parse(args)
+	if err != nil {
 		return err
 	}
-	if serve.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q", serve.Arg(0))
-	}
-
 	switch {
-	case *role != "":
-		return beServer(*role, s.threads, os.Stdin, os.Stdout)
-	case *client != "":
-		return beClient(*client, *target, *count, os.Stdin, os.Stdout)
-	case s.rounds < 1 || s.conns < 1 || s.pipeline < 1 || s.duration < time.Second || s.warmup < time.Second:
-		return errors.New("-rounds, -c and -pipeline want at least 1, -d and -warmup at least 1s")
-	}
-
-	choose := func(defaults ...string) error {
-		s.servers = defaults
-		if servers != "" {
-			s.servers = strings.Split(servers, ",")
-		}
-		for _, name := range s.servers {
-			if !slices.Contains(serverNames(), name) {
-				return fmt.Errorf("-servers: there is no %q, only %s", name, strings.Join(serverNames(), ", "))
-			}
-		}
-		return nil
+	case s.serve != "":
+		return beServer(s.serve, s.threads, os.Stdin, out)
+	case s.client != "":
+		return beClient(s.client, s.target, s.clients, os.Stdin, out)
 	}
 	describeMachine(out)
 	switch {
-	case *idle > 0:
-		if err := choose("catamount", "fasthttp", "nethttp"); err != nil {
-			return err
-		}
-		return measureIdle(s, *idle, out)
-	case *slow > 0:
-		if err := choose("catamount", "catamount-blocking"); err != nil {
-			return err
-		}
-		return measureSlow(s, *slow, out)
+	case s.idle > 0:
+		return measureIdle(s, out)
+	case s.slow > 0:
+		return measureSlow(s, out)
 	default:
-		if err := choose("catamount", "fasthttp", "nethttp"); err != nil {
-			return err
-		}
 		return measureCPU(s, out)
 	}
+}
+
+func parse(args []string) (s settings, err error) {
+	fs := flag.NewFlagSet("compare", flag.ContinueOnError)
+	names := fs.String("servers", "", "comma-separated `names`, of "+strings.Join(serverNames(), ", "))
+	fs.IntVar(&s.rounds, "rounds", 5, "rounds")
+	fs.DurationVar(&s.duration, "d", 4*time.Second, "duration of one measurement, in whole seconds")
+	fs.DurationVar(&s.warmup, "warmup", time.Second, "load before each measurement, in whole seconds")
+	fs.IntVar(&s.conns, "c", 64, "keep-alive connections of wrk")
+	fs.IntVar(&s.threads, "threads", 16, "places of Catamount's thread pool")
+	fs.IntVar(&s.pipeline, "pipeline", 1, "requests that wrk sends in a row")
+	fs.IntVar(&s.idle, "idle", 0, "measure the memory of `N` idle connections")
+	fs.IntVar(&s.slow, "slow", 0, "measure the throughput beside `N` clients that send a byte a second")
+	fs.StringVar(&s.serve, "serve", "", "internal: be the server of this `name`")
+	fs.StringVar(&s.client, "client", "", "internal: be clients of this `kind`")
+	fs.StringVar(&s.target, "target", "", "internal: `address` for the clients")
+	fs.IntVar(&s.clients, "n", 0, "internal: `number` of clients")
+	if err := fs.Parse(args); err != nil {
+		return s, err
+	}
+	if fs.NArg() > 0 {
+		return s, fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	}
+	if min(s.rounds, s.conns, s.pipeline, s.threads) < 1 || min(s.duration, s.warmup) < time.Second {
+		return s, errors.New("-rounds, -c, -pipeline and -threads want at least 1, -d and -warmup at least 1s")
+	}
+	if s.idle < 0 || s.slow < 0 || s.idle > 0 && s.slow > 0 {
+		return s, errors.New("-idle and -slow want a positive number, and exclude each other")
+	}
+	s.servers, err = choose(*names, s.slow > 0)
+	return s, err
+}
+
+// choose returns the servers of a run: those named, or the mode's own.
+func choose(names string, slow bool) ([]string, error) {
+	switch {
+	case names == "" && slow:
+		return []string{"catamount", "catamount-blocking"}, nil
+	case names == "":
+		return []string{"catamount", "fasthttp", "nethttp"}, nil
+	}
+	list := strings.Split(names, ",")
+	for _, name := range list {
+		if !slices.Contains(serverNames(), name) {
+			return nil, fmt.Errorf("-servers: there is no %q, only %s", name, strings.Join(serverNames(), ", "))
+		}
+	}
+	return list, nil
 }

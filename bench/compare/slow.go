@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -16,9 +17,9 @@ type slowFigures struct {
 
 // measureSlow answers: what is left for ordinary clients while others send
 // their requests a byte a second?
-func measureSlow(s settings, n int, out io.Writer) error {
+func measureSlow(s settings, out io.Writer) error {
 	fmt.Fprintf(out, "shielding: %d ordinary keep-alive connections, alone and beside %d clients that send a header byte a second;\n"+
-		"pool of %d; %d rounds of %v\n\n", s.conns, n, s.threads, s.rounds, s.duration)
+		"pool of %d; %d rounds of %v\n\n", s.conns, s.slow, s.threads, s.rounds, s.duration)
 	figures := map[string]*slowFigures{}
 	for round := range s.rounds {
 		for _, name := range s.servers {
@@ -27,7 +28,7 @@ func measureSlow(s settings, n int, out io.Writer) error {
 				f = &slowFigures{}
 				figures[name] = f
 			}
-			if err := f.measure(name, s, n); err != nil {
+			if err := f.measure(name, s); err != nil {
 				return fmt.Errorf("%s, round %d: %w", name, round+1, err)
 			}
 		}
@@ -43,7 +44,7 @@ func measureSlow(s settings, n int, out io.Writer) error {
 	return table.Flush()
 }
 
-func (f *slowFigures) measure(name string, s settings, n int) error {
+func (f *slowFigures) measure(name string, s settings) error {
 	srv, err := startServer(name, s.threads)
 	if err != nil {
 		return err
@@ -63,12 +64,15 @@ func (f *slowFigures) measure(name string, s settings, n int) error {
 		return err
 	}
 
-	slow, opened, err := startClients("slow", srv.addr, n)
+	slow, opened, err := startClients("slow", srv.addr, s.slow)
 	if err != nil {
 		return err
 	}
 	defer slow.stop()
-	beside, err := runWrk(l) // may fail as much as it likes: that is the figure
+	beside, err := runWrk(l) // requests may fail: that is the figure
+	if errors.Is(err, errUnreachable) {
+		beside, err = result{seconds: l.duration.Seconds(), broken: int64(s.conns)}, nil
+	}
 	if err != nil {
 		return err
 	}

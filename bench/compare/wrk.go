@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -58,17 +59,26 @@ func runWrk(l load) (result, error) {
 	if l.pipeline > 1 {
 		args = append(args, "--", strconv.Itoa(l.pipeline))
 	}
+	ctx, cancel := context.WithTimeoutCause(context.Background(), l.duration+wrkGrace, errUnreachable)
+	defer cancel()
 	var output strings.Builder
-	cmd := exec.Command(path, args...)
+	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Stdout, cmd.Stderr = &output, &output
 	if err := startOn(loadCPU, cmd); err != nil {
 		return result{}, err
 	}
 	if err := cmd.Wait(); err != nil {
-		return result{}, fmt.Errorf("wrk: %w\n%s", err, output.String())
+		return result{}, fmt.Errorf("wrk: %w\n%s", errors.Join(err, context.Cause(ctx)), output.String())
 	}
 	return parseWrk(output.String())
 }
+
+// wrk tries one connection before all else, and when the queue of the listener
+// is full that takes the kernel two minutes to give up.
+const wrkGrace = 10 * time.Second
+
+// errUnreachable means that the server let nobody in.
+var errUnreachable = errors.New("the server accepts no connections")
 
 var (
 	wrkTotal  = regexp.MustCompile(`(?m)^\s+(\d+) requests in ([0-9.]+)(ms|s|m),`)

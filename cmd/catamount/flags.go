@@ -17,7 +17,7 @@ const (
 	defaultPort = "9292"      // Puma's
 
 	defaultMinThreads = 0
-	defaultMaxThreads = 256
+	defaultMaxThreads = catamount.DefaultMaxThreads
 )
 
 const serveHelp = `Usage: catamount serve [flags]

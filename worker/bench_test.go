@@ -1,0 +1,108 @@
+package worker
+
+import (
+	"io"
+	"net/http"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/catamount-server/catamount/reactor"
+)
+
+// benchPoller reports every client readable in each batch: a loaded server
+// without its kernel.
+type benchPoller struct {
+	clients []reactor.Event
+	batches chan int // how many batches to run
+	left    int
+	// answered and asked keep a batch from beginning before the last one has
+	// been answered: a client has one request at a time.
+	answered, asked atomic.Int64
+}
+
+func (p *benchPoller) Add(fd int, generation uint32) error {
+	p.clients = append(p.clients, reactor.Event{FD: int32(fd), Generation: generation, Events: reactor.Readable | reactor.Writable})
+	return nil
+}
+func (p *benchPoller) AddListener(int, uint32) error { return nil }
+func (p *benchPoller) Remove(int) error              { return nil }
+func (p *benchPoller) Wake() error                   { return nil }
+func (p *benchPoller) Close() error                  { return nil }
+func (p *benchPoller) Wait(events []reactor.Event, timeout time.Duration) (int, error) {
+	if p.left == 0 {
+		n, ok := <-p.batches
+		if !ok {
+			return 0, io.EOF
+		}
+		p.left = n
+	}
+	if p.answered.Load() < p.asked.Load() {
+		runtime.Gosched()
+		return 0, nil
+	}
+	p.left--
+	p.asked.Add(int64(len(p.clients)))
+	return copy(events, p.clients), nil
+}
+
+const benchClients = 64
+
+// benchServer serves requests that a fake kernel hands it, and reports when n
+// batches of benchClients requests have been answered.
+func benchServer(tb testing.TB, request string, handler http.HandlerFunc) (run func(batches int)) {
+	poller := &benchPoller{batches: make(chan int)}
+	var target atomic.Int64
+	done := make(chan struct{})
+	fakes := kernelSockets()
+	fakes.receive = func(_ int, p []byte) (int, error) { return copy(p, request), nil }
+	fakes.send = func(_ int, a, b []byte) (int, error) {
+		if poller.answered.Add(1) == target.Load() {
+			done <- struct{}{}
+		}
+		return len(a) + len(b), nil
+	}
+	fakes.close = func(int) error { return nil }
+	s, err := NewServer(Options{
+		Handler: handler, MaxThreads: 16, QueueRequests: true, KeepAlive: true, MaxFastInline: 32,
+		BodyMemory: 1 << 17, OutputMemory: 1 << 18,
+		Timeouts: Timeouts{FirstByte: time.Minute, Idle: 75 * time.Second, AdvertisedIdle: 65 * time.Second, Head: time.Minute},
+		poller:   poller, sockets: fakes,
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	l := &listener{base: s.options.BaseContext}
+	s.gate.table.Store(&[]*listener{l})
+	poller.left = 1
+	for fd := range benchClients {
+		peer := address{family: 4, ip: [16]byte{127, 0, 0, 1}, port: uint16(fd)}
+		if err := s.reactor.Do(func() { s.adopt(l, fd, peer, nil) }); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	poller.batches <- 1
+	tb.Cleanup(func() { close(poller.batches); <-s.finished; s.log.close() })
+	return func(batches int) {
+		target.Store(poller.answered.Load() + int64(batches)*benchClients)
+		poller.batches <- batches
+		<-done
+	}
+}
+
+func BenchmarkServe(b *testing.B) {
+	hello := func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "Hello, World!") }
+	for _, bench := range []struct{ name, request string }{
+		{"wrk", "GET / HTTP/1.1\r\nHost: 127.0.0.1:9292\r\n\r\n"},
+		{"browser", "GET /articles/2026/reactor?page=2 HTTP/1.1\r\nHost: www.example.com\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\nAccept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\nAccept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate, br, zstd\r\nConnection: keep-alive\r\nCookie: session=0123456789abcdef0123456789abcdef\r\nUpgrade-Insecure-Requests: 1\r\n\r\n"},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			run := benchServer(b, bench.request, hello)
+			run(1)
+			b.ReportAllocs()
+			b.ResetTimer()
+			run((b.N + benchClients - 1) / benchClients)
+		})
+	}
+}
