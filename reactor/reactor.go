@@ -249,11 +249,7 @@ func (r *Reactor[T]) shut() {
 // owns. The caller sets its deadline.
 func (r *Reactor[T]) Add(fd int) (*Slot[T], error) {
 	s := r.table.claim(int32(fd))
-	r.lastGeneration++
-	if r.lastGeneration == wakeGeneration {
-		r.lastGeneration++
-	}
-	s.generation = r.lastGeneration
+	s.generation = r.nextGeneration()
 	s.fd = int32(fd)
 	s.word.Store(0)
 	s.deadline = NoDeadline
@@ -267,9 +263,20 @@ func (r *Reactor[T]) Add(fd int) (*Slot[T], error) {
 	return s, nil
 }
 
+// nextGeneration numbers the registrations. The numbers start again after 2³²
+// of them, a day at fifty thousand connections a second.
+func (r *Reactor[T]) nextGeneration() uint32 {
+	r.lastGeneration++
+	if r.lastGeneration == wakeGeneration {
+		r.lastGeneration++
+	}
+	return r.lastGeneration
+}
+
 // Remove forgets a client that the reactor owns. The caller closes the
 // descriptor right afterwards, or has taken it out of the set (Detach).
 func (r *Reactor[T]) Remove(s *Slot[T]) {
+	r.peak.turn(r.now, r.table.size) // before it falls: the period may be over
 	r.wheel.unlink(s)
 	r.table.free(s.fd)
 	r.size.Store(int64(r.table.size))
@@ -356,11 +363,11 @@ func (r *Reactor[T]) Listen(fd int) error {
 	if _, armed := r.listeners[fd]; armed {
 		return fmt.Errorf("reactor: listener %d is registered already", fd)
 	}
-	r.lastGeneration++
-	if err := r.poller.AddListener(fd, r.lastGeneration); err != nil {
+	generation := r.nextGeneration()
+	if err := r.poller.AddListener(fd, generation); err != nil {
 		return err
 	}
-	r.listeners[fd] = r.lastGeneration
+	r.listeners[fd] = generation
 	return nil
 }
 

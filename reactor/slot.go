@@ -31,9 +31,9 @@ type Slot[T any] struct {
 	word       atomic.Uint32
 	generation uint32 // 0: the slot is free
 	fd         int32
-	next, prev int32  // neighbours in the wheel's bucket, by descriptor; none: -1
-	bucketTick uint32 // the tick at which the wheel looks at this slot; notLinked: it never does
-	deadline   int64  // nanoseconds on the reactor's clock; written by whoever owns the client
+	next, prev int32 // neighbours in the wheel's bucket, by descriptor; none: -1
+	bucketTick int64 // the tick at which the wheel looks at this slot; notLinked: it never does
+	deadline   int64 // nanoseconds on the reactor's clock; written by whoever owns the client
 
 	parker   chan struct{} // made at the first Wait; capacity 1
 	nextMail *Slot[T]      // link of the reactor's inbox

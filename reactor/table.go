@@ -31,7 +31,7 @@ func (t *table[T]) get(fd int32) *Slot[T] {
 func (t *table[T]) claim(fd int32) *Slot[T] {
 	index := int(uint32(fd) / chunkSize)
 	if index >= len(t.chunks) {
-		grown := make([]*chunk[T], index+1, max(2*len(t.chunks), index+1))
+		grown := make([]*chunk[T], max(2*len(t.chunks), index+1))
 		copy(grown, t.chunks)
 		t.chunks = grown
 	}

@@ -9,7 +9,7 @@ import (
 // beyond every default deadline. A later one is looked at early and put back.
 const (
 	wheelBuckets = 1024
-	notLinked    = ^uint32(0)
+	notLinked    = int64(-1)
 	noNeighbour  = int32(-1)
 
 	coarsestTick = 128 * time.Millisecond
@@ -29,7 +29,7 @@ type wheel[T any] struct {
 	width   int64 // nanoseconds of a tick
 	heads   [wheelBuckets]int32
 	used    [wheelBuckets / 64]uint64 // a bit for each bucket that is not empty
-	current uint32                    // the last tick that has been looked at
+	current int64                     // the last tick that has been looked at
 	linked  int
 }
 
@@ -43,13 +43,15 @@ func (w *wheel[T]) init(t *table[T], width time.Duration) {
 
 // tickOf rounds up, so that a deadline has passed when its tick comes, and
 // keeps within the wheel.
-func (w *wheel[T]) tickOf(deadline int64) uint32 {
-	tick := (deadline + w.width - 1) / w.width
-	first, last := int64(w.current)+1, int64(w.current)+wheelBuckets-1
-	return uint32(min(max(tick, first), last))
+func (w *wheel[T]) tickOf(deadline int64) int64 {
+	tick := deadline / w.width
+	if deadline%w.width > 0 { // adding to NoDeadline would overflow
+		tick++
+	}
+	return min(max(tick, w.current+1), w.current+wheelBuckets-1)
 }
 
-func (w *wheel[T]) link(s *Slot[T], tick uint32) {
+func (w *wheel[T]) link(s *Slot[T], tick int64) {
 	bucket := tick % wheelBuckets
 	s.bucketTick = tick
 	s.prev = noNeighbour
@@ -97,7 +99,7 @@ func (w *wheel[T]) lookBy(s *Slot[T], deadline int64) {
 // advance calls due for each slot whose tick has come by now. The slot is
 // unlinked when due is called; due may free it, or any other.
 func (w *wheel[T]) advance(now int64, due func(*Slot[T])) {
-	target := uint32(now / w.width)
+	target := now / w.width
 	if target <= w.current {
 		return
 	}
@@ -131,12 +133,12 @@ func (w *wheel[T]) next(now int64) time.Duration {
 		return -1
 	}
 	start := w.current + 1
-	for offset := uint32(0); offset < wheelBuckets; {
+	for offset := int64(0); offset < wheelBuckets; {
 		bucket := (start + offset) % wheelBuckets
 		word := w.used[bucket/64] >> (bucket % 64)
 		if word != 0 {
-			offset += uint32(bits.TrailingZeros64(word))
-			at := int64(start+offset) * w.width
+			offset += int64(bits.TrailingZeros64(word))
+			at := (start + offset) * w.width
 			return time.Duration(max(at-now, 0))
 		}
 		offset += 64 - bucket%64

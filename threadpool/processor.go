@@ -110,6 +110,7 @@ func (p *ThreadPool[T]) next(pl *Place) (t T, out outcome) {
 	}
 	if pl.Index >= p.max { // Resize took this place away
 		p.removePlace(pl)
+		p.trimmed++
 		next := p.wake()
 		p.unlockLast()
 		p.invoke(next)

@@ -70,6 +70,13 @@ func TestBacklogMaxForgetsByTime(t *testing.T) {
 		elapse(time.Second) // second 3
 		expect(0)
 
+		// A new high does not make its window longer.
+		burst(3)
+		elapse(900 * time.Millisecond)
+		burst(4)
+		elapse(1200 * time.Millisecond)
+		expect(0)
+
 		// A backlog that stays counts in each window.
 		held := hold(t, p, 1)
 		for range 5 {
@@ -111,6 +118,10 @@ func TestNotifyNotFull(t *testing.T) {
 				}
 				p.NotifyNotFull(func() { t.Error("replaced, and called") })
 				p.NotifyNotFull(notify)
+				letGo(hold(t, p, 1))
+				if calls != 0 {
+					t.Errorf("%d calls although the pool was never full", calls)
+				}
 				held := hold(t, p, 2)
 				extra := newHolder()
 				submit(t, p, extra.task)

@@ -145,7 +145,7 @@ func (p *ThreadPool[T]) armTrim() {
 // trim ends the goroutines above min that were not needed at any moment of the last AutoTrimTime, those that have been
 // resting longest. Puma ends at most one per interval (thread_pool.rb:378), which after a burst to 64 takes half an
 // hour; the peak of the interval says as safely how many are needed, and says it for all of them at once. The timer
-// runs only while there is something to trim, so that an idle worker is not woken.
+// runs only while there is something to trim, so that it does not wake an idle worker (ants' clock does, twice a second).
 func (p *ThreadPool[T]) trim() {
 	p.mu.Lock()
 	if p.shutdown {

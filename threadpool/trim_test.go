@@ -235,6 +235,9 @@ func TestResizeDown(t *testing.T) {
 		}
 		letGo(append(byIndex[1:2], queued))
 		expectThreads(t, p, 2)
+		if s := p.Stats(); s.Trimmed != 6 {
+			t.Errorf("%+v, want 6 trimmed", s)
+		}
 		shutdown(t, p)
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -89,6 +90,16 @@ func benchServer(tb testing.TB, request string, handler http.HandlerFunc) (run f
 		poller.batches <- batches
 		<-done
 	}
+}
+
+// BenchmarkPipeline serves sixteen requests that come in one piece.
+func BenchmarkPipeline(b *testing.B) {
+	request := strings.Repeat("GET / HTTP/1.1\r\nHost: 127.0.0.1:9292\r\n\r\n", 16)
+	run := benchServer(b, request, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "Hello, World!") })
+	run(1)
+	b.ReportAllocs()
+	b.ResetTimer()
+	run((b.N + 16*benchClients - 1) / (16 * benchClients))
 }
 
 func BenchmarkServe(b *testing.B) {

@@ -22,7 +22,7 @@ type slot = reactor.Slot[Client]
 type exchange struct {
 	request  http.Request
 	url      url.URL
-	values   [inlineValues]string // the values of the first header fields
+	values   [inlineValues]string // of the first header fields
 	response response
 	context  requestContext
 
@@ -34,6 +34,8 @@ type exchange struct {
 
 	goneAt   atomic.Int64 // when the reactor saw the peer leave; 0: it has not
 	queuedAt int64        // when it was handed to the pool, on the reactor's clock
+
+	text [inlineText]byte // the head's bytes, when they are few; see headText
 }
 
 // client is the connection. Not to be used once the handler has returned: the
@@ -41,9 +43,12 @@ type exchange struct {
 func (x *exchange) client() *Client { return &x.slot.Value }
 
 // inlineValues header values need no allocation of their own. Six covers what
-// curl and most programs send, and keeps an exchange within 768 bytes, a size
-// class of the allocator; browsers send about twice as many.
+// curl and most programs send, and keeps an exchange small; browsers send about twice as many.
 const inlineValues = 6
+
+// inlineText bytes of head and peer's address need no allocation of their own
+// either. It is what is left to the allocator's next size class, 896 bytes.
+const inlineText = 136
 
 // contextOffset is where http.Request keeps its context. The field is not
 // exported, and the way through Request.WithContext copies the whole request

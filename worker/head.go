@@ -20,6 +20,10 @@ type headerField struct {
 func (w *response) startHead() {
 	sc := w.scratch
 	b := appendStatusLine(sc.out.B, w.atLeast11, w.status)
+	if len(w.header) == 0 {
+		sc.out.B = b
+		return
+	}
 	fields := sc.fields[:0]
 	for key, values := range w.header {
 		// Sorted, so that an answer is the same bytes each time. The maps are
@@ -49,6 +53,7 @@ func (w *response) notice(key string, values []string) (send bool) {
 		w.userType = true
 		return w.status != http.StatusNotModified
 	case "Content-Length":
+		w.readLength(values)
 		return false // compose writes it
 	case "Content-Encoding":
 		w.userEncoding = w.userEncoding || len(values) > 0 && values[0] != ""
@@ -80,10 +85,8 @@ func (w *response) notice(key string, values []string) (send bool) {
 				}
 			}
 		}
-	default:
-		return !strings.HasPrefix(key, http.TrailerPrefix)
 	}
-	return true
+	return !strings.HasPrefix(key, http.TrailerPrefix)
 }
 
 // hasToken looks for a token in a comma-separated list, case-insensitively.

@@ -12,6 +12,7 @@ import (
 func (s *Server) hijack(w *response) (net.Conn, *bufio.ReadWriter, error) {
 	x, sc := w.x, w.scratch
 	s.reclaim(sc)
+	s.settleLoan(sc)
 	if err := s.sendAll(w); err != nil { // a 101, or answers to earlier requests
 		return nil, nil, err
 	}

@@ -27,7 +27,9 @@ type loan struct {
 	state atomic.Uint32
 	since int64
 	slot  *slot
-	own   bool // the place has lent and not reclaimed; only the place looks at it
+	// The place's own: it has lent and not reclaimed; it counts as a lender,
+	// from its first loan until it is done with the client.
+	own, counted bool
 }
 
 // lend offers the output to the reactor.
@@ -48,8 +50,11 @@ func (s *Server) lend(sl *slot, sc *scratch) {
 	sc.loan.slot = sl
 	sc.loan.since = sc.now
 	sc.loan.state.Store(loanLent)
-	if s.loans.lent.Add(1) == 1 {
-		s.reactor.Nudge()
+	if !sc.loan.counted {
+		sc.loan.counted = true
+		if s.loans.lenders.Add(1) == 1 {
+			s.reactor.Nudge()
+		}
 	}
 }
 
@@ -66,12 +71,19 @@ func (s *Server) reclaim(sc *scratch) {
 		}
 		runtime.Gosched()
 	}
-	s.loans.lent.Add(-1)
 }
 
-// patience is how long the reactor may sleep while output is lent.
+// settleLoan is called when a place is done with a client.
+func (s *Server) settleLoan(sc *scratch) {
+	if sc.loan != nil && sc.loan.counted {
+		sc.loan.counted = false
+		s.loans.lenders.Add(-1)
+	}
+}
+
+// patience is how long the reactor may sleep while output may be lent.
 func (s *Server) patience() time.Duration {
-	if s.loans.lent.Load() > 0 {
+	if s.loans.lenders.Load() > 0 {
 		return lendTime
 	}
 	return -1
@@ -80,7 +92,7 @@ func (s *Server) patience() time.Duration {
 // sendLent sends what has been lent for too long. It runs on the reactor after
 // each batch.
 func (s *Server) sendLent() {
-	if s.loans.lent.Load() == 0 {
+	if s.loans.lenders.Load() == 0 {
 		return
 	}
 	now := s.reactor.BatchTime()
@@ -97,6 +109,5 @@ func (s *Server) sendLent() {
 		// A failure shows again, and is reported, when the place sends.
 		_, _ = s.sendSome(sc.loan.slot, sc, nil)
 		sc.loan.state.Store(loanNone)
-		s.loans.lent.Add(-1)
 	}
 }

@@ -152,7 +152,6 @@ func (s *Server) conclude(place *threadpool.Place, sc *scratch, x *exchange) out
 		return outcomeHijacked
 	}
 	c := x.client()
-	c.exchange.Store(nil)
 	s.stats.countAnswer(place.Index, w.status)
 	switch {
 	case w.err != nil || w.cut:
@@ -200,6 +199,7 @@ func (s *Server) next(sl *slot, sc *scratch, previous *exchange, inline int, tur
 				return s.inlineOrRequeue(sl, sc, x, inline, turn)
 			}
 		}
+		c.exchange.Store(nil)
 		if !s.flush(sl, sc, previous, thenIdle) {
 			return nil
 		}
@@ -230,13 +230,14 @@ func (s *Server) inlineOrRequeue(sl *slot, sc *scratch, x *exchange, inline int,
 	c := &sl.Value
 	x.queuedAt = sc.now
 	c.exchange.Store(x)
+	if sl.Seen()&(reactor.PeerClosed|reactor.HungUp) != 0 {
+		s.peerGone(sl) // before this request began
+	}
 	if inline < s.options.MaxFastInline && (s.pool.Backlog() == 0 || sc.now-turn < int64(turnBudget)) {
-		if len(sc.out.B)-sc.outOff > sendThreshold {
-			if !s.flush(sl, sc, x, thenIdle) {
-				return nil
-			}
-		} else {
+		if len(sc.out.B)-sc.outOff <= sendThreshold {
 			s.lend(sl, sc)
+		} else if !s.flush(sl, sc, x, thenIdle) {
+			return nil
 		}
 		return x
 	}
@@ -320,6 +321,7 @@ func (s *Server) post(sl *slot, state State, now int64) {
 // handBack hands a client whose time with the pool is over to the reactor:
 // what remains of the output is written there, and then it is closed.
 func (s *Server) handBack(sl *slot, sc *scratch, after then) {
+	sl.Value.exchange.Store(nil)
 	if s.flush(sl, sc, nil, after) {
 		sl.Value.then = after
 		state := StateClosed

@@ -14,14 +14,14 @@ import (
 // head.Fields and raw. An error is a *parser.Error: what is syntactically
 // right may still be no URL.
 //
-// Its four allocations are the exchange, one string that holds the head's
-// bytes and the peer's address and of which every other string is a part, and
-// the header map (two). A string that a handler keeps keeps the head alive
-// with it: some hundred bytes.
+// Its at most four allocations are the exchange, one string that holds the
+// head's bytes and the peer's address and of which every other string is a part
+// (a short one lies in the exchange), and the header map (two). A string that a
+// handler keeps keeps all of that alive: a kilobyte or so.
 func (s *Server) newExchange(sl *slot, head *parser.Head, raw []byte) (*exchange, error) {
 	c := &sl.Value
 	x := &exchange{server: s, slot: sl, place: -1, listener: s.listenerOf(c)}
-	text := headText(raw, c)
+	text := x.headText(raw, c)
 	part := func(span parser.Span) string { return text[span.Start:span.End] }
 
 	r := &x.request
@@ -71,7 +71,7 @@ func (s *Server) wantsKeepAlive(head *parser.Head) bool {
 
 // headText copies the head's bytes, which lie in a buffer that is about to be
 // reused, and appends the peer's address.
-func headText(raw []byte, c *Client) string {
+func (x *exchange) headText(raw []byte, c *Client) string {
 	var space [64]byte
 	peer := space[:0]
 	if c.bridged != nil && c.peer.family == 0 {
@@ -79,7 +79,12 @@ func headText(raw []byte, c *Client) string {
 	} else {
 		peer = c.peer.appendTo(peer)
 	}
-	b := make([]byte, len(raw)+len(peer))
+	b := x.text[:]
+	if size := len(raw) + len(peer); size <= len(b) {
+		b = b[:size]
+	} else {
+		b = make([]byte, size)
+	}
 	copy(b[copy(b, raw):], peer)
 	return unsafe.String(&b[0], len(b)) // nobody else has b
 }

@@ -133,7 +133,6 @@ func (w *response) writeHeader(status int) {
 	w.status = status
 	w.noBody = !bodyAllowed(status)
 	w.x.server.reclaim(w.scratch)
-	w.readLength()
 	w.startHead()
 }
 
@@ -142,15 +141,13 @@ func bodyAllowed(status int) bool {
 	return status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified
 }
 
-func (w *response) readLength() {
-	value := w.header.Get("Content-Length")
-	if value == "" {
+func (w *response) readLength(values []string) {
+	if len(values) == 0 || values[0] == "" {
 		return
 	}
-	n, err := strconv.ParseInt(value, 10, 64)
+	n, err := strconv.ParseInt(values[0], 10, 64)
 	if err != nil || n < 0 {
-		w.x.server.log.warn(limitKey{event: "bad length"}, "handler set an invalid Content-Length", "value", value)
-		w.header.Del("Content-Length")
+		w.x.server.log.warn(limitKey{event: "bad length"}, "handler set an invalid Content-Length", "value", values[0])
 		return
 	}
 	w.declared = n

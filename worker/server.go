@@ -41,8 +41,8 @@ type Server struct {
 	}
 	loans struct {
 		sync.Mutex
-		list []*scratch // by pool place
-		lent atomic.Int32
+		list    []*scratch   // by pool place
+		lenders atomic.Int32 // places in the middle of a pipelined batch
 	}
 
 	draining   atomic.Bool

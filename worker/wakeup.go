@@ -34,9 +34,11 @@ func (s reactorSide) Ready(sl *slot, events reactor.Events) {
 // context ends, at the cost of nothing: no goroutine watches, no deadline is
 // moved. The answer is attempted all the same: the client may only have shut
 // down its sending side.
-func (s reactorSide) Observed(sl *slot, _ reactor.Events) {
+func (s reactorSide) Observed(sl *slot, _ reactor.Events) { s.peerGone(sl) }
+
+func (s *Server) peerGone(sl *slot) {
 	if x := sl.Value.exchange.Load(); x != nil {
-		if x.goneAt.CompareAndSwap(0, s.reactor.BatchTime()) {
+		if x.goneAt.CompareAndSwap(0, s.reactor.Now()) {
 			s.stats.gone.Add(1)
 			x.context.cancel(context.Canceled)
 		}
@@ -209,7 +211,7 @@ func (s *Server) enqueue(sl *slot, x *exchange, more bool) {
 	s.setState(c, StateQueued, now)
 	if sl.Seen()&(reactor.PeerClosed|reactor.HungUp) != 0 {
 		// It has shut down its side already, with the request.
-		s.Observed(sl)
+		s.peerGone(sl)
 	}
 	if more {
 		s.reactor.TakeReadable(sl)
@@ -223,9 +225,6 @@ func (s *Server) enqueue(sl *slot, x *exchange, more bool) {
 		s.post(sl, StateClosed, now)
 	}
 }
-
-// Observed is reactorSide's, for a client found gone before it is served.
-func (s *Server) Observed(sl *slot) { reactorSide{s}.Observed(sl, reactor.PeerClosed) }
 
 // await leaves the client with the reactor until more comes, in the state and
 // with the deadline that fit what it has sent.

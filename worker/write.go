@@ -167,6 +167,7 @@ func (s *Server) writeFailed(w *response, err error) error {
 // returns false: the goroutine is free, however slowly the client reads.
 func (s *Server) flush(sl *slot, sc *scratch, last *exchange, after then) bool {
 	s.reclaim(sc)
+	s.settleLoan(sc)
 	if len(sc.out.B) == sc.outOff {
 		sc.out.B, sc.outOff, sc.blocked = sc.out.B[:0], 0, false
 		return true

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"strconv"
+	"time"
 )
 
 // clients are many connections of one kind, in a process of their own so that
@@ -18,8 +19,9 @@ type clients interface {
 }
 
 // beClient is the body of a client process. It opens its connections and
-// prints how many there are; it answers each line on stdin with two numbers,
-// how many are alive and how many the server closed; it ends with its stdin.
+// prints how many there are; it answers each line on stdin with three numbers:
+// how many are alive, how many the server closed, and the nanoseconds of CPU
+// that it has used; it ends with its stdin.
 func beClient(kind, target string, n int, in io.Reader, out io.Writer) error {
 	addr, err := net.ResolveTCPAddr("tcp4", target)
 	if err != nil {
@@ -49,7 +51,11 @@ func beClient(kind, target string, n int, in io.Reader, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintln(out, alive, closed)
+		u, err := readUsage()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(out, alive, closed, int64(u.User+u.System))
 	}
 	return lines.Err()
 }
@@ -72,15 +78,21 @@ func startClients(kind, target string, n int) (c *child, opened int, err error) 
 	return c, opened, nil
 }
 
-// checkClients asks a client process how its connections are.
-func (c *child) checkClients() (alive, closed int, err error) {
-	if _, err := io.WriteString(c.stdin, "check\n"); err != nil {
-		return 0, 0, fmt.Errorf("%s: %w", c.name, err)
+// clientState is what a client process tells about itself.
+type clientState struct {
+	alive  int // connections
+	closed int // connections that the server closed
+	cpu    time.Duration
+}
+
+func (c *child) clientState() (s clientState, err error) {
+	if _, err := io.WriteString(c.stdin, "state\n"); err != nil {
+		return s, fmt.Errorf("%s: %w", c.name, err)
 	}
 	line, err := c.readLine()
 	if err != nil {
-		return 0, 0, err
+		return s, err
 	}
-	_, err = fmt.Sscan(line, &alive, &closed)
-	return alive, closed, err
+	_, err = fmt.Sscan(line, &s.alive, &s.closed, (*int64)(&s.cpu))
+	return s, err
 }

@@ -113,8 +113,8 @@ func TestSlowClients(t *testing.T) {
 	if opened != 30 {
 		t.Errorf("%d slow clients are connected, want 30", opened)
 	}
-	if alive, closed, err := slow.checkClients(); alive != 30 || closed != 0 || err != nil {
-		t.Errorf("alive %d, closed %d, error %v; want 30, 0, nil", alive, closed, err)
+	if got, err := slow.clientState(); got.alive != 30 || got.closed != 0 || got.cpu <= 0 || err != nil {
+		t.Errorf("%+v, error %v; want 30 alive, 0 closed, some CPU", got, err)
 	}
 }
 

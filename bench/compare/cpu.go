@@ -40,7 +40,7 @@ func measureCPU(s settings, out io.Writer) error {
 			f.total.format(2), f.user.format(2), f.system.format(2), f.rate.format(0), f.busy.format(0))
 	}
 	table.Flush()
-	fmt.Fprintln(out, "\nA server that was not busy was disturbed by other programs: it then pays a wake-up for every few requests.")
+	fmt.Fprintln(out, "\nA server that was not busy waited for the load, or for other programs; it then pays a wake-up for fewer requests.")
 
 	fmt.Fprintln(out, "\nratios of CPU per request, paired by round:")
 	for _, peer := range []string{"fasthttp", "nethttp"} {

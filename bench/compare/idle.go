@@ -74,12 +74,12 @@ func (f *idleFigures) measure(name string, s settings) error {
 	if err != nil {
 		return err
 	}
-	alive, _, err := idle.checkClients()
+	state, err := idle.clientState()
 	if err != nil {
 		return err
 	}
-	if alive != s.idle {
-		return fmt.Errorf("of %d connections only %d were alive when measured", s.idle, alive)
+	if state.alive != s.idle {
+		return fmt.Errorf("of %d connections only %d were alive when measured", s.idle, state.alive)
 	}
 
 	per := func(after, before int64) float64 { return float64(after-before) / float64(s.idle) }

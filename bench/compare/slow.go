@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"text/tabwriter"
+	"time"
 )
 
 // slowFigures are the figures of one server, one value a round.
@@ -12,6 +13,7 @@ type slowFigures struct {
 	alone, beside series // requests per second of the ordinary clients
 	slow          series // slow clients that were connected
 	closed        series // slow connections that the server closed meanwhile
+	load          series // percent of the load's processor that the slow clients took from wrk
 	failed        series // ordinary requests that timed out or broke
 }
 
@@ -35,11 +37,11 @@ func measureSlow(s settings, out io.Writer) error {
 	}
 
 	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(table, "server\talone requests/s\tbeside\tbeside/alone\tslow connected\tclosed on them\tfailed")
+	fmt.Fprintln(table, "server\talone requests/s\tbeside\tbeside/alone\tslow connected\tclosed on them\ttheir CPU %\tfailed")
 	for _, name := range s.servers {
 		f := figures[name]
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%.0f\t%.0f\t%.0f\n", name, f.alone.format(0), f.beside.format(0),
-			f.beside.over(f.alone).format(3), f.slow.median(), f.closed.median(), f.failed.median())
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%.0f\t%.0f\t%.1f\t%.0f\n", name, f.alone.format(0), f.beside.format(0),
+			f.beside.over(f.alone).format(3), f.slow.median(), f.closed.median(), f.load.median(), f.failed.median())
 	}
 	return table.Flush()
 }
@@ -69,6 +71,11 @@ func (f *slowFigures) measure(name string, s settings) error {
 		return err
 	}
 	defer slow.stop()
+	before, err := slow.clientState()
+	if err != nil {
+		return err
+	}
+	start := time.Now()
 	beside, err := runWrk(l) // requests may fail: that is the figure
 	if errors.Is(err, errUnreachable) {
 		beside, err = result{seconds: l.duration.Seconds(), broken: int64(s.conns)}, nil
@@ -76,14 +83,16 @@ func (f *slowFigures) measure(name string, s settings) error {
 	if err != nil {
 		return err
 	}
-	_, closed, err := slow.checkClients()
+	after, err := slow.clientState()
 	if err != nil {
 		return err
 	}
+	took := time.Since(start)
 	f.alone = append(f.alone, alone.rate())
 	f.beside = append(f.beside, beside.rate())
 	f.slow = append(f.slow, float64(opened))
-	f.closed = append(f.closed, float64(closed))
+	f.closed = append(f.closed, float64(after.closed))
+	f.load = append(f.load, 100*float64(after.cpu-before.cpu)/float64(took))
 	f.failed = append(f.failed, float64(beside.bad+beside.broken+beside.timeouts))
 	return nil
 }

@@ -102,9 +102,11 @@ func (c *slowClients) trickle(all chan<- struct{}) {
 		}
 		failed := c.err != nil
 		c.mu.Unlock()
-		if alive, _, _ := c.check(); waiting && (failed || alive == len(c.conns)) {
-			waiting = false
-			close(all)
+		if waiting {
+			if alive, _, _ := c.check(); failed || alive == len(c.conns) {
+				waiting = false
+				close(all)
+			}
 		}
 		if failed {
 			return

@@ -1,0 +1,92 @@
+package worker
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+// childVariable makes the test program one of the children below instead of
+// running tests: for what changes the whole process, such as its limits.
+const childVariable = "CATAMOUNT_TEST_CHILD"
+
+var children = map[string]func() error{
+	"shortage": shortageChild,
+}
+
+func TestMain(m *testing.M) {
+	if name := os.Getenv(childVariable); name != "" {
+		if err := children[name](); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	// What the runtime opens at first use is no leak.
+	if r, w, err := os.Pipe(); err == nil {
+		r.Close()
+		w.Close()
+	}
+	before := openDescriptors()
+	code := m.Run()
+	if code == 0 {
+		if leaks := leaks(before); leaks != "" {
+			fmt.Fprintf(os.Stderr, "FAIL: left behind by the tests:\n%s", leaks)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// leaks returns what there is that was not there before the tests. Those that
+// have been told to end may need a moment to do so.
+func leaks(before map[string]string) (found string) {
+	deadline := time.Now().Add(patience)
+	for {
+		if found = strayGoroutines() + newDescriptors(before); found == "" || time.Now().After(deadline) {
+			return found
+		}
+		runtime.Gosched()
+	}
+}
+
+// strayGoroutines returns the stacks of those that nobody ended. Two belong to
+// the default pool that package ants makes for itself.
+func strayGoroutines() string {
+	buffer := make([]byte, 1<<20)
+	buffer = buffer[:runtime.Stack(buffer, true)]
+	var stray strings.Builder
+	for i, stack := range strings.Split(string(buffer), "\n\n") {
+		if i == 0 || strings.Contains(stack, "github.com/panjf2000/ants/v2.init") || strings.Contains(stack, "os/signal.") {
+			continue // the first is the caller's own
+		}
+		stray.WriteString(stack + "\n\n")
+	}
+	return stray.String()
+}
+
+// openDescriptors returns what each descriptor of the process stands for.
+func openDescriptors() map[string]string {
+	open := make(map[string]string)
+	links, _ := filepath.Glob("/proc/self/fd/*")
+	for _, link := range links {
+		if target, err := os.Readlink(link); err == nil {
+			open[filepath.Base(link)] = target
+		}
+	}
+	return open
+}
+
+func newDescriptors(before map[string]string) string {
+	var found strings.Builder
+	for fd, target := range openDescriptors() {
+		if before[fd] != target && target != "anon_inode:[eventpoll]" && target != "anon_inode:[eventfd]" {
+			fmt.Fprintf(&found, "descriptor %s: %s\n", fd, target)
+		}
+	}
+	return found.String()
+}
