@@ -1,0 +1,70 @@
+package catamount_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestMain looks for goroutines and descriptors that the tests left behind.
+func TestMain(m *testing.M) {
+	before := openDescriptors()
+	code := m.Run()
+	if code == 0 {
+		if found := leaks(before); found != "" {
+			fmt.Fprintf(os.Stderr, "FAIL: left behind by the tests:\n%s", found)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// leaks waits for those that have been told to end.
+func leaks(before map[string]string) (found string) {
+	deadline := time.Now().Add(patience)
+	for {
+		if found = strayGoroutines() + newDescriptors(before); found == "" || time.Now().After(deadline) {
+			return found
+		}
+		runtime.Gosched()
+	}
+}
+
+// strayGoroutines returns the stacks of those that nobody ended. Two belong to
+// the default pool that package ants makes for itself.
+func strayGoroutines() string {
+	var stray strings.Builder
+	for i, stack := range strings.Split(stacks(), "\n\n") {
+		if i > 0 && !strings.Contains(stack, "github.com/panjf2000/ants/v2.init") { // the first is the caller's own
+			stray.WriteString(stack + "\n\n")
+		}
+	}
+	return stray.String()
+}
+
+// openDescriptors returns what each descriptor of the process stands for.
+func openDescriptors() map[string]string {
+	open := make(map[string]string)
+	links, _ := filepath.Glob("/proc/self/fd/*")
+	for _, link := range links {
+		if target, err := os.Readlink(link); err == nil {
+			open[filepath.Base(link)] = target
+		}
+	}
+	return open
+}
+
+// newDescriptors leaves out what the runtime opens for its own poller.
+func newDescriptors(before map[string]string) string {
+	var found strings.Builder
+	for fd, target := range openDescriptors() {
+		if before[fd] != target && target != "anon_inode:[eventpoll]" && target != "anon_inode:[eventfd]" {
+			fmt.Fprintf(&found, "descriptor %s: %s\n", fd, target)
+		}
+	}
+	return found.String()
+}

@@ -1,0 +1,248 @@
+package catamount_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/catamount-server/catamount"
+	"github.com/catamount-server/catamount/parser"
+)
+
+// wireServer answers on a real socket and notes what its handler has seen.
+type wireServer struct {
+	*catamount.Server
+	addr string
+	mu   sync.Mutex
+	seen []string
+}
+
+func newWireServer(t testing.TB) *wireServer {
+	w := &wireServer{}
+	w.Server = &catamount.Server{
+		Handler: http.HandlerFunc(w.handle), MaxHeaderBytes: 4096, MaxBodyBytes: 100,
+		Limits: parser.Limits{Path: 200, Query: 100, Target: 1000, HeaderName: 50, HeaderValue: 1000, HeaderCount: 20, ChunkLine: 60, Trailer: 200},
+	}
+	w.addr = serve(t, w.Server)
+	return w
+}
+
+// handle notes the request as one line, such as "POST / host=x [hello]", and
+// answers as its path says.
+func (w *wireServer) handle(rw http.ResponseWriter, r *http.Request) {
+	line := r.Method + " " + r.RequestURI
+	if r.Host != "h" {
+		line += " host=" + r.Host
+	}
+	body, err := io.ReadAll(r.Body)
+	if len(body) > 0 {
+		line += fmt.Sprintf(" [%s]", body)
+	}
+	if err != nil {
+		line += " " + err.Error()
+	}
+	w.mu.Lock()
+	w.seen = append(w.seen, line)
+	w.mu.Unlock()
+
+	switch r.URL.Path {
+	case "/204":
+		rw.WriteHeader(http.StatusNoContent)
+	case "/304":
+		rw.WriteHeader(http.StatusNotModified)
+	case "/none":
+	case "/stream":
+		_, _ = io.WriteString(rw, "ab")
+		rw.(http.Flusher).Flush()
+		_, _ = io.WriteString(rw, "cd")
+	case "/close":
+		rw.Header().Set("Connection", "close")
+		_, _ = io.WriteString(rw, "ok")
+	default:
+		_, _ = io.WriteString(rw, "ok")
+	}
+}
+
+// take returns what the handler has seen since the last call.
+func (w *wireServer) take() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	seen := w.seen
+	w.seen = nil
+	return seen
+}
+
+// wireCase is what a client sends, what the handler sees of it, and what the
+// client gets back (see describeAnswers).
+type wireCase struct {
+	name, input string
+	seen        []string
+	answers     []string
+}
+
+// closes reports whether the server is to end the connection, unasked.
+func (c *wireCase) closes() bool {
+	if len(c.answers) == 0 {
+		return false
+	}
+	last := c.answers[len(c.answers)-1]
+	return strings.Contains(last, "close")
+}
+
+// methods are those that the answers belong to.
+func (c *wireCase) methods() (methods []string) {
+	for _, line := range c.seen {
+		method, _, _ := strings.Cut(line, " ")
+		methods = append(methods, method)
+	}
+	if strings.HasPrefix(c.input, "OPTIONS *") {
+		methods = append([]string{"OPTIONS"}, methods...)
+	}
+	return methods
+}
+
+func TestWire(t *testing.T) {
+	w := newWireServer(t)
+	for _, group := range [][]wireCase{goodRequests, pipelines, smuggling, badHeads, badBodies, overLimits} {
+		for _, c := range group {
+			t.Run(c.name, func(t *testing.T) {
+				w.check(t, &c, "whole", []string{c.input})
+				w.check(t, &c, "byte by byte", strings.Split(c.input, ""))
+				step := max(1, len(c.input)/40)
+				if testing.Short() {
+					step = max(1, len(c.input)/5)
+				}
+				for at := 1; at < len(c.input); at += step {
+					w.check(t, &c, fmt.Sprintf("split at %d", at), []string{c.input[:at], c.input[at:]})
+					if t.Failed() {
+						return
+					}
+				}
+			})
+		}
+	}
+}
+
+// check sends the pieces, each only when the server has read the one before.
+func (w *wireServer) check(t *testing.T, c *wireCase, how string, pieces []string) {
+	t.Helper()
+	w.take()
+	conn := dial(t, "tcp", w.addr).(*net.TCPConn)
+	defer conn.Close()
+	read := w.Stats().BytesIn
+	for _, piece := range pieces {
+		if n, err := io.WriteString(conn, piece); err != nil {
+			if !c.closes() {
+				t.Fatalf("%s: sending: %v", how, err)
+			}
+			break
+		} else {
+			read += uint64(n)
+		}
+		if len(pieces) > 1 {
+			// A connection that the server has ended is read from no more.
+			until(t, how+": the server reads", func() bool {
+				stats := w.Stats()
+				return stats.BytesIn >= read || len(stats.Connections) == 0
+			})
+		}
+	}
+	if !c.closes() {
+		_ = conn.CloseWrite()
+	}
+	output, err := io.ReadAll(conn)
+	if err != nil {
+		t.Fatalf("%s: no orderly end after %q: %v", how, output, err)
+	}
+	answers := describeAnswers(string(output), c.methods())
+	if !slices.Contains(c.answers, "100") { // whether it is sent depends on the pieces
+		answers = slices.DeleteFunc(answers, func(a string) bool { return a == "100" && strings.Contains(c.input, "100-") })
+	}
+	if !slices.Equal(answers, c.answers) {
+		t.Fatalf("%s: answers %q, want %q; bytes %q", how, answers, c.answers, output)
+	}
+	if seen := w.take(); !slices.Equal(seen, c.seen) {
+		t.Fatalf("%s: the handler saw %q, want %q", how, seen, c.seen)
+	}
+}
+
+// A refused client reads the whole answer and then the end, never a reset,
+// though it be still sending.
+func TestRefusedWhileSending(t *testing.T) {
+	w := newWireServer(t)
+	for name, head := range map[string]string{
+		"413":        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 900000\r\n\r\n",
+		"413 chunks": "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\ndbba0\r\n",
+		"400":        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 900000\r\nContent-Length: 1\r\n\r\n",
+		"417":        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 90\r\nExpect: more\r\n\r\n",
+		"431":        "POST / HTTP/1.1\r\nHost: h\r\nX: ",
+		"414":        "POST /",
+		"501":        "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip\r\n\r\n",
+		"505":        "POST / HTTP/2.7\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn := dial(t, "tcp", w.addr).(*net.TCPConn)
+			if _, err := io.WriteString(conn, head); err != nil {
+				t.Fatal(err)
+			}
+			body := strings.Repeat("GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n", 900_000/35)
+			if strings.HasPrefix(name, "4") && name[:2] != "40" && name[:3] != "413" && name != "417" {
+				body = strings.Repeat("x", 900_000)
+			}
+			for len(body) > 0 {
+				n := min(len(body), 10_000)
+				if _, err := io.WriteString(conn, body[:n]); err != nil {
+					t.Fatalf("while sending: %v", err)
+				}
+				body = body[n:]
+			}
+			output, err := io.ReadAll(conn)
+			if err != nil {
+				t.Fatalf("no orderly end after %q: %v", output, err)
+			}
+			if answers := describeAnswers(string(output), nil); !slices.Equal(answers, []string{name[:3] + " close"}) {
+				t.Errorf("answers %q", answers)
+			}
+			if seen := w.take(); len(seen) > 0 {
+				t.Errorf("the handler saw %q", seen)
+			}
+		})
+	}
+}
+
+// What a client sends behind the request that it announced as its last is
+// neither served nor a reason for a reset.
+func TestLateBytesBehindTheLastRequest(t *testing.T) {
+	w := newWireServer(t)
+	for _, request := range []string{
+		"GET /close HTTP/1.1\r\nHost: h\r\n\r\n", // the server's wish: the client could not know
+		"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+	} {
+		for range 20 {
+			conn := dial(t, "tcp", w.addr).(*net.TCPConn)
+			if _, err := io.WriteString(conn, request); err != nil {
+				t.Fatal(err)
+			}
+			until(t, "the request is served", func() bool { return len(w.take()) > 0 })
+			_, err := io.WriteString(conn, "GET /next HTTP/1.1\r\nHost: h\r\n\r\n")
+			if err != nil && !errors.Is(err, syscall.EPIPE) {
+				t.Errorf("sending: %v", err)
+			}
+			output, err := io.ReadAll(conn)
+			if err != nil {
+				t.Fatalf("%q: no orderly end after %q: %v", request, output, err)
+			}
+			if answers := describeAnswers(string(output), nil); !slices.Equal(answers, []string{"200 close ok"}) {
+				t.Errorf("answers %q", answers)
+			}
+			conn.Close()
+		}
+	}
+}
