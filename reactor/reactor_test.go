@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -15,17 +16,26 @@ import (
 )
 
 // said is what a handler was told, in the test's notation.
-type said []string
+type said struct {
+	mu    sync.Mutex
+	lines []string
+}
 
-func (s *said) add(format string, args ...any) { *s = append(*s, fmt.Sprintf(format, args...)) }
+func (s *said) add(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lines = append(s.lines, fmt.Sprintf(format, args...))
+}
 
 // expect compares and forgets.
 func (s *said) expect(t *testing.T, want ...string) {
 	t.Helper()
-	if !slices.Equal(*s, want) {
-		t.Errorf("the handler was told %q, want %q", []string(*s), want)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Equal(s.lines, want) {
+		t.Errorf("the handler was told %q, want %q", s.lines, want)
 	}
-	*s = nil
+	s.lines = nil
 }
 
 // listen returns hooks that note everything but the ends of batches.

@@ -72,6 +72,11 @@ func (s *Server) ServeContext(base context.Context, l net.Listener) error {
 		select {
 		case err := <-entry.done:
 			return err
+		case <-s.finished:
+			if s.reactorErr != nil {
+				return s.reactorErr
+			}
+			return errServerClosed
 		case <-ticker.C:
 			if err := entry.raw.Control(func(uintptr) {}); err != nil {
 				_ = s.reactor.Do(func() { s.forgetListener(entry, err) })
@@ -283,7 +288,29 @@ func (s *Server) shutGate() {
 			s.disarm(l)
 		}
 	}
-	s.pool.NotifyNotFull(func() { _ = s.reactor.Do(s.openGate) })
+	s.whenNotFull(func() { _ = s.reactor.Do(s.openGate) })
+}
+
+// whenNotFull calls f once, as soon as the pool has a free place: at once, or
+// from a pool goroutine.
+func (s *Server) whenNotFull(f func()) {
+	s.notFull.Lock()
+	s.notFull.list = append(s.notFull.list, f)
+	s.notFull.Unlock()
+	s.pool.NotifyNotFull(s.callNotFull)
+	if !s.pool.Full() { // it may have become so just before
+		s.callNotFull()
+	}
+}
+
+func (s *Server) callNotFull() {
+	s.notFull.Lock()
+	list := s.notFull.list
+	s.notFull.list = nil
+	s.notFull.Unlock()
+	for _, f := range list {
+		f()
+	}
 }
 
 func (s *Server) openGate() {

@@ -47,8 +47,7 @@ func (s *Server) acceptLoop(l *listener) error {
 func (s *Server) waitUntilNotFull() {
 	for s.pool.Full() {
 		free := make(chan struct{})
-		var once sync.Once
-		s.pool.NotifyNotFull(func() { once.Do(func() { close(free) }) })
+		s.whenNotFull(func() { close(free) })
 		select {
 		case <-free:
 		case <-s.drainBegun:

@@ -271,6 +271,10 @@ func (s *Server) giveBack(sl *slot, sc *scratch) bool {
 	}
 	sl.SetDeadline(deadline)
 	_, released := sl.Release()
+	if released && s.draining.Load() {
+		// Shutdown may have looked for idle clients just before this was one.
+		_ = s.reactor.Do(s.drainWaiting)
+	}
 	return released
 }
 

@@ -162,6 +162,7 @@ func (x *exchange) fillHeader(head *parser.Head, text string) {
 		count--
 	}
 	header := make(http.Header, count)
+	pragma := false
 	values := x.values[:]
 	if count > len(values) {
 		values = make([]string, count)
@@ -178,6 +179,7 @@ func (x *exchange) fillHeader(head *parser.Head, text string) {
 			name = textproto.CanonicalMIMEHeaderKey(name)
 		}
 		value := text[field.Value.Start:field.Value.End]
+		pragma = pragma || field.Known == parser.KnownPragma
 		if present, ok := header[name]; ok {
 			header[name] = append(present, value)
 			continue
@@ -185,6 +187,10 @@ func (x *exchange) fillHeader(head *parser.Head, text string) {
 		values[0] = value
 		header[name] = values[:1:1]
 		values = values[1:]
+	}
+	if pragma && header["Pragma"][0] == "no-cache" && header["Cache-Control"] == nil {
+		// HTTP/1.0's way to say it (RFC 9111 section 5.4), as net/http has it.
+		header["Cache-Control"] = []string{"no-cache"}
 	}
 	x.request.Header = header
 }

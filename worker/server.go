@@ -39,6 +39,10 @@ type Server struct {
 		sync.Mutex
 		list []*listener
 	}
+	notFull struct {
+		sync.Mutex
+		list []func()
+	}
 	loans struct {
 		sync.Mutex
 		list    []*scratch   // by pool place
@@ -192,7 +196,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return s.end(ctx)
+	s.end()
+	return nil
 }
 
 // beginDrain closes the listeners and tells every waiting client.
@@ -231,16 +236,19 @@ func (s *Server) drainWaiting() {
 	}
 }
 
-// end stops pool, reactor and log once no client is left.
-func (s *Server) end(ctx context.Context) error {
-	err := s.pool.Shutdown(ctx)
+// end stops pool, reactor and log once no client is left. Only goroutines of
+// hijacked connections may still run; nobody waits for them, and the pool frees
+// itself when the last has ended.
+func (s *Server) end() {
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = s.pool.Shutdown(over)
 	s.finishOnce.Do(func() {
 		s.reactor.Stop()
 		<-s.finished
 		s.date.stop()
 		s.log.close()
 	})
-	return err
 }
 
 // Close ends everything at once: listeners and connections are closed, the
@@ -253,7 +261,7 @@ func (s *Server) Close() error {
 	}
 	go func() { // ends when the last handler has returned
 		<-s.drained
-		_ = s.end(context.Background())
+		s.end()
 	}()
 	return nil
 }
