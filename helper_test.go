@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -102,8 +103,10 @@ func dial(t testing.TB, network, addr string) net.Conn {
 // talk sends all of the input and reads to the end of the connection.
 func talk(t testing.TB, conn net.Conn, input string) string {
 	t.Helper()
-	if _, err := io.WriteString(conn, input); err != nil {
-		t.Fatal(err)
+	if input != "" {
+		if _, err := io.WriteString(conn, input); err != nil {
+			t.Fatal(err)
+		}
 	}
 	output, err := io.ReadAll(conn)
 	if err != nil {
@@ -278,5 +281,26 @@ func readChunks(r *bufio.Reader) (string, error) {
 		if end, err := readLine(r); err != nil || end != "" {
 			return "", fmt.Errorf("end of a chunk %q", end)
 		}
+	}
+}
+
+// watchedContext never ends, and counts who waits for it.
+type watchedContext struct {
+	context.Context
+	done     chan struct{}
+	watchers atomic.Int64
+}
+
+func newWatchedContext() *watchedContext {
+	return &watchedContext{Context: context.Background(), done: make(chan struct{})}
+}
+
+func (c *watchedContext) Done() <-chan struct{} { return c.done }
+
+func (c *watchedContext) AfterFunc(func()) (stop func() bool) {
+	c.watchers.Add(1)
+	return func() bool {
+		c.watchers.Add(-1)
+		return true
 	}
 }

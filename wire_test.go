@@ -1,6 +1,7 @@
 package catamount_test
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -217,32 +218,74 @@ func TestRefusedWhileSending(t *testing.T) {
 	}
 }
 
-// What a client sends behind the request that it announced as its last is
-// neither served nor a reason for a reset.
-func TestLateBytesBehindTheLastRequest(t *testing.T) {
-	w := newWireServer(t)
-	for _, request := range []string{
-		"GET /close HTTP/1.1\r\nHost: h\r\n\r\n", // the server's wish: the client could not know
-		"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
+// A client that cannot know that its connection ends with this answer may have
+// sent the next request already: that must not cost it the answer.
+func TestRequestCrossesTheEnd(t *testing.T) {
+	limited := &wireServer{}
+	limited.Server = &catamount.Server{Handler: http.HandlerFunc(limited.handle), MaxKeepAlive: 1}
+	limited.addr = serve(t, limited.Server)
+	for _, test := range []struct {
+		name, request string
+		server        *wireServer
+	}{
+		{"the handler closes", request("GET /close HTTP/1.1", "Host: h"), newWireServer(t)},
+		{"the server closes", get11, limited},
 	} {
-		for range 20 {
+		t.Run(test.name, func(t *testing.T) {
+			for range 20 {
+				conn := dial(t, "tcp", test.server.addr).(*net.TCPConn)
+				if _, err := io.WriteString(conn, test.request); err != nil {
+					t.Fatal(err)
+				}
+				until(t, "the request is served", func() bool { return len(test.server.take()) > 0 })
+				if _, err := io.WriteString(conn, smuggled); err != nil && !errors.Is(err, syscall.EPIPE) {
+					t.Errorf("sending: %v", err)
+				}
+				output, err := io.ReadAll(conn)
+				if err != nil {
+					t.Fatalf("no orderly end after %q: %v", output, err)
+				}
+				if answers := describeAnswers(string(output), nil); !slices.Equal(answers, []string{"200 close ok"}) {
+					t.Errorf("answers %q", answers)
+				}
+				conn.Close()
+			}
+		})
+	}
+}
+
+// 100 Continue is sent to whoever waits for it, and to nobody else.
+func TestExpectContinue(t *testing.T) {
+	w := newWireServer(t)
+	for name, body := range map[string][2]string{
+		"Content-Length: 5":          {"hello", "hello"},
+		"Transfer-Encoding: chunked": {"5\r\nhello\r\n0\r\n\r\n", "hello"},
+	} {
+		t.Run(name, func(t *testing.T) {
 			conn := dial(t, "tcp", w.addr).(*net.TCPConn)
-			if _, err := io.WriteString(conn, request); err != nil {
-				t.Fatal(err)
+			for range 2 { // also for a later request of the connection
+				if _, err := io.WriteString(conn, request("POST / HTTP/1.1", "Host: h", "Expect: 100-continue", name)); err != nil {
+					t.Fatal(err)
+				}
+				const want = "HTTP/1.1 100 Continue\r\n\r\n"
+				got := make([]byte, len(want))
+				if _, err := io.ReadFull(conn, got); err != nil || string(got) != want {
+					t.Fatalf("before the body: %q, %v", got, err)
+				}
+				if seen := w.take(); len(seen) > 0 {
+					t.Errorf("the handler saw %q before the body", seen)
+				}
+				if _, err := io.WriteString(conn, body[0]); err != nil {
+					t.Fatal(err)
+				}
+				r, err := http.ReadResponse(bufio.NewReader(conn), nil)
+				if err != nil || r.StatusCode != 200 {
+					t.Fatalf("answer %v, %v", r, err)
+				}
+				if seen := w.take(); !slices.Equal(seen, []string{"POST / [" + body[1] + "]"}) {
+					t.Errorf("the handler saw %q", seen)
+				}
 			}
-			until(t, "the request is served", func() bool { return len(w.take()) > 0 })
-			_, err := io.WriteString(conn, "GET /next HTTP/1.1\r\nHost: h\r\n\r\n")
-			if err != nil && !errors.Is(err, syscall.EPIPE) {
-				t.Errorf("sending: %v", err)
-			}
-			output, err := io.ReadAll(conn)
-			if err != nil {
-				t.Fatalf("%q: no orderly end after %q: %v", request, output, err)
-			}
-			if answers := describeAnswers(string(output), nil); !slices.Equal(answers, []string{"200 close ok"}) {
-				t.Errorf("answers %q", answers)
-			}
-			conn.Close()
-		}
+		})
 	}
 }

@@ -2,6 +2,7 @@ package reactor
 
 import (
 	"fmt"
+	"sync"
 	"time"
 	"unsafe"
 
@@ -24,6 +25,11 @@ type epoll struct {
 	fd     int
 	wakeFD int
 	raw    [batchSize]unix.EpollEvent
+
+	// A Wake may come late, when the reactor has ended: by then the number of
+	// the eventfd can be a client's socket, which would get eight bytes.
+	waking sync.Mutex
+	closed bool
 }
 
 // NewEpoll returns a Poller on a new epoll set.
@@ -125,6 +131,11 @@ func fromEpoll(raw uint32) Events {
 }
 
 func (p *epoll) Wake() error {
+	p.waking.Lock()
+	defer p.waking.Unlock()
+	if p.closed {
+		return nil
+	}
 	one := uint64(1)
 	_, err := unix.Write(p.wakeFD, (*[8]byte)(unsafe.Pointer(&one))[:])
 	if err != nil {
@@ -134,6 +145,9 @@ func (p *epoll) Wake() error {
 }
 
 func (p *epoll) Close() error {
+	p.waking.Lock()
+	defer p.waking.Unlock()
+	p.closed = true
 	unix.Close(p.wakeFD)
 	if err := unix.Close(p.fd); err != nil {
 		return fmt.Errorf("reactor: closing epoll: %w", err)

@@ -214,47 +214,53 @@ func TestAcceptedCommandsRunAtTheEnd(t *testing.T) {
 }
 
 func TestPatienceAndNudge(t *testing.T) {
-	var asked int
-	patience := time.Duration(-1)
-	options := reactor.Options{Tick: time.Millisecond, Patience: func() time.Duration { asked++; return patience }}
-	ends := 0
-	h := &hooks{OnBatchEnd: func() { ends++ }}
-	inBubble(t, h, options, func(r *rig) {
-		looks := func(d time.Duration) int {
-			before := ends
+	var asked, batches, expired, patience atomic.Int64
+	patience.Store(-1)
+	var r *rig
+	options := reactor.Options{Tick: time.Millisecond, Patience: func() time.Duration {
+		asked.Add(1)
+		return time.Duration(patience.Load())
+	}}
+	h := &hooks{
+		OnBatchEnd: func() { batches.Add(1) },
+		OnExpired:  func(*slot) { expired.CompareAndSwap(0, r.Now()) },
+	}
+	inBubble(t, h, options, func(rig *rig) {
+		r = rig
+		s := r.add(5)
+		looks := func(d time.Duration) int64 {
+			synctest.Wait()
+			before := batches.Load()
 			r.pass(d)
-			return ends - before
+			return batches.Load() - before
 		}
 		if n := looks(time.Hour); n != 0 {
 			t.Errorf("%d batches in an idle hour", n)
 		}
-		// A change of mind counts from the Nudge on.
-		r.do(func() { patience = time.Second })
+		patience.Store(int64(time.Second))
+		if n := looks(time.Minute); n != 0 {
+			t.Errorf("%d batches before anybody nudged", n)
+		}
 		r.Nudge()
-		if n := looks(10*time.Second + 1); n < 10 || n > 12 {
+		if n := looks(10 * time.Second); n != 10 {
 			t.Errorf("%d batches in 10 s with a patience of 1 s", n)
 		}
-		s := r.add(5) // the wheel is heard as well
-		r.do(func() {
-			patience = time.Hour
-			r.SetDeadline(s, r.Now()+int64(time.Second))
-		})
-		before := asked
+		before := asked.Load()
+		patience.Store(int64(time.Hour))
 		r.Nudge()
 		synctest.Wait()
-		if asked == before {
-			t.Error("Patience was not asked after a Nudge")
+		if asked.Load() != before+1 {
+			t.Errorf("asked %d times after a Nudge", asked.Load()-before)
 		}
-		start := r.Now()
-		h.OnExpired = func(*slot) {
-			if elapsed := r.Now() - start; elapsed > int64(time.Second+time.Millisecond) {
-				t.Errorf("the patience of an hour held a deadline up to %v", time.Duration(elapsed))
-			}
-			start = 0
-		}
+		// The wheel is heard as well.
+		var deadline int64
+		r.do(func() {
+			deadline = r.Now() + int64(time.Second)
+			r.SetDeadline(s, deadline)
+		})
 		r.pass(2 * time.Second)
-		if start != 0 {
-			t.Error("never expired")
+		if late := expired.Load() - deadline; late < 0 || late >= int64(time.Millisecond) {
+			t.Errorf("with a patience of an hour a client expired %v after its deadline", time.Duration(late))
 		}
 	})
 }

@@ -67,7 +67,7 @@ type Reactor[T any] struct {
 	lastGeneration uint32
 	listeners      map[int]uint32 // descriptor to generation, of those that are armed
 	more           bool           // KeepGoing
-	handed         bool           // a client was given to the pool in this batch
+	handed         bool           // in this batch a client was given to the pool, or an owner woken
 
 	inbox    atomic.Pointer[Slot[T]] // clients that come back, last first
 	sleeping atomic.Bool             // Run is, or is about to be, in a Wait that may last
@@ -137,6 +137,10 @@ func (r *Reactor[T]) Run() error {
 			// goroutine to start, with it 0.3 µs.
 			r.handed = false
 			runtime.Gosched()
+			// Every 61st time the scheduler looks into its global queue first
+			// (runtime/proc.go, findRunnable), and finds the reactor there: the
+			// task would wait after all. It never does so twice in a row.
+			runtime.Gosched()
 		}
 	}
 	r.shut()
@@ -174,8 +178,11 @@ func (r *Reactor[T]) dispatch(event *Event) {
 		}
 		return
 	}
-	if s.record(event.Events) {
+	owned, woken := s.record(event.Events)
+	if owned {
+		r.handed = r.handed || woken
 		if event.Events&lasting != 0 {
+			r.handed = true // somebody may wait for the end of a request's context
 			r.handler.Observed(s, event.Events)
 		}
 		return

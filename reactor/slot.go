@@ -132,15 +132,17 @@ func (s *Slot[T]) Wait(want Events, timeout time.Duration, cancel <-chan struct{
 // ClearWritable forgets a recorded Writable; see Wait.
 func (s *Slot[T]) ClearWritable() { s.word.And(^seenBits(Writable)) }
 
-// record notes events of a client and says whether a pool goroutine owns it.
-// If none does, the caller (the reactor) is the owner.
-func (s *Slot[T]) record(events Events) (owned bool) {
+// record notes events of a client and says whether a pool goroutine owns it,
+// and whether that one was parked and has been woken. If none does, the caller
+// (the reactor) is the owner.
+func (s *Slot[T]) record(events Events) (owned, woken bool) {
 	old := s.word.Or(seenBits(events))
 	if old&wordWaiting != 0 {
 		select {
 		case s.parker <- struct{}{}:
+			woken = true
 		default: // a token is there already
 		}
 	}
-	return old&wordOwned != 0
+	return old&wordOwned != 0, woken
 }

@@ -104,12 +104,21 @@ func BenchmarkPipeline(b *testing.B) {
 
 func BenchmarkServe(b *testing.B) {
 	hello := func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "Hello, World!") }
-	for _, bench := range []struct{ name, request string }{
-		{"wrk", "GET / HTTP/1.1\r\nHost: 127.0.0.1:9292\r\n\r\n"},
-		{"browser", "GET /articles/2026/reactor?page=2 HTTP/1.1\r\nHost: www.example.com\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\nAccept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\nAccept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate, br, zstd\r\nConnection: keep-alive\r\nCookie: session=0123456789abcdef0123456789abcdef\r\nUpgrade-Insecure-Requests: 1\r\n\r\n"},
+	typed := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		io.WriteString(w, "Hello, World!")
+	}
+	const short = "GET / HTTP/1.1\r\nHost: 127.0.0.1:9292\r\n\r\n"
+	for _, bench := range []struct {
+		name, request string
+		handler       http.HandlerFunc
+	}{
+		{"wrk", short, hello},
+		{"typed", short, typed},
+		{"browser", "GET /articles/2026/reactor?page=2 HTTP/1.1\r\nHost: www.example.com\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\nAccept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\nAccept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate, br, zstd\r\nConnection: keep-alive\r\nCookie: session=0123456789abcdef0123456789abcdef\r\nUpgrade-Insecure-Requests: 1\r\n\r\n", hello},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
-			run := benchServer(b, bench.request, hello)
+			run := benchServer(b, bench.request, bench.handler)
 			run(1)
 			b.ReportAllocs()
 			b.ResetTimer()

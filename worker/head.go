@@ -20,6 +20,7 @@ type headerField struct {
 func (w *response) startHead() {
 	sc := w.scratch
 	b := appendStatusLine(sc.out.B, w.atLeast11, w.status)
+	w.frozen = uint16(len(w.header))
 	if len(w.header) == 0 {
 		sc.out.B = b
 		return
@@ -86,7 +87,11 @@ func (w *response) notice(key string, values []string) (send bool) {
 			}
 		}
 	}
-	return !strings.HasPrefix(key, http.TrailerPrefix)
+	if strings.HasPrefix(key, http.TrailerPrefix) {
+		w.prefixed = true
+		return false
+	}
+	return true
 }
 
 // hasToken looks for a token in a comma-separated list, case-insensitively.
@@ -144,12 +149,12 @@ func (w *response) hasTrailers() bool {
 	if w.rare != nil && len(w.rare.trailers) > 0 {
 		return w.atLeast11
 	}
-	for key := range w.header {
-		if strings.HasPrefix(key, http.TrailerPrefix) {
-			return w.atLeast11
+	if !w.prefixed && len(w.header) != int(w.frozen) { // fields were added since
+		for key := range w.header {
+			w.prefixed = w.prefixed || strings.HasPrefix(key, http.TrailerPrefix)
 		}
 	}
-	return false
+	return w.prefixed && w.atLeast11
 }
 
 // sniffed returns the first bytes of the body.

@@ -76,6 +76,8 @@ func (x *exchange) headText(raw []byte, c *Client) string {
 	peer := space[:0]
 	if c.bridged != nil && c.peer.family == 0 {
 		peer = append(peer, c.bridged.conn.RemoteAddr().String()...)
+	} else if c.peer.hasZone() {
+		peer = peerWithZone(x.slot.FD(), &c.peer).AppendTo(peer)
 	} else {
 		peer = c.peer.appendTo(peer)
 	}

@@ -53,6 +53,7 @@ type response struct {
 	declared int64 // the handler's Content-Length; -1 without
 	written  int64 // body bytes that the handler wrote
 
+	frozen       uint16 // fields in the header when it was frozen
 	isHead       bool
 	atLeast11    bool
 	closeAfter   bool // no further request on this connection
@@ -68,6 +69,7 @@ type response struct {
 	userDate     bool
 	userConn     bool // the handler wrote Connection
 	userAlive    bool // the handler wrote Keep-Alive
+	prefixed     bool // the header has fields with http.TrailerPrefix
 	identity     bool // Transfer-Encoding: identity: ended by closing
 
 	err error // the first failure to write; every later Write returns it

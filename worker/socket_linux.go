@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"strconv"
 	"syscall"
 	"unsafe"
 
@@ -44,7 +45,6 @@ func kernelSockets() *sockets {
 // connection, its text made only when somebody asks.
 type address struct {
 	ip     [16]byte
-	zone   uint32
 	port   uint16
 	family uint8 // 0: a unix socket, or unknown; 4; 6
 }
@@ -56,13 +56,7 @@ func (a *address) addrPort() netip.AddrPort {
 	case 6:
 		// As net/http has it, a client of IPv4 on a dual-stack socket shows in
 		// its IPv4 form.
-		ip := netip.AddrFrom16(a.ip).Unmap()
-		if a.zone != 0 {
-			if itf, err := net.InterfaceByIndex(int(a.zone)); err == nil {
-				ip = ip.WithZone(itf.Name)
-			}
-		}
-		return netip.AddrPortFrom(ip, a.port)
+		return netip.AddrPortFrom(netip.AddrFrom16(a.ip).Unmap(), a.port)
 	}
 	return netip.AddrPort{}
 }
@@ -76,6 +70,33 @@ func (a *address) appendTo(b []byte) []byte {
 }
 
 func (a *address) String() string { return string(a.appendTo(nil)) }
+
+// hasZone: a link-local address means something only together with its
+// interface. That is asked for when the text is made, not kept.
+func (a *address) hasZone() bool {
+	return a.family == 6 && a.ip[0] == 0xfe && a.ip[1]&0xc0 == 0x80
+}
+
+// peerWithZone asks the kernel for the peer's address with its interface.
+func peerWithZone(fd int, a *address) netip.AddrPort {
+	if name, err := unix.Getpeername(fd); err == nil {
+		if in6, ok := name.(*unix.SockaddrInet6); ok {
+			return withZone(a.addrPort(), in6.ZoneId)
+		}
+	}
+	return a.addrPort()
+}
+
+func withZone(address netip.AddrPort, zone uint32) netip.AddrPort {
+	if zone == 0 || !address.Addr().Is6() {
+		return address
+	}
+	name := strconv.Itoa(int(zone))
+	if itf, err := net.InterfaceByIndex(int(zone)); err == nil {
+		name = itf.Name
+	}
+	return netip.AddrPortFrom(address.Addr().WithZone(name), address.Port())
+}
 
 func addressOf(addr net.Addr) address {
 	var a address
@@ -125,7 +146,6 @@ func addressOfRaw(raw *unix.RawSockaddrAny) address {
 		a.family = 6
 		a.port = in.Port<<8 | in.Port>>8
 		a.ip = in.Addr
-		a.zone = in.Scope_id
 	}
 	return a
 }
@@ -284,8 +304,8 @@ func localAddress(fd int) net.Addr {
 	case *unix.SockaddrInet4:
 		return &net.TCPAddr{IP: append([]byte(nil), name.Addr[:]...), Port: name.Port}
 	case *unix.SockaddrInet6:
-		a := address{ip: name.Addr, zone: name.ZoneId, port: uint16(name.Port), family: 6}
-		return net.TCPAddrFromAddrPort(a.addrPort())
+		a := address{ip: name.Addr, port: uint16(name.Port), family: 6}
+		return net.TCPAddrFromAddrPort(withZone(a.addrPort(), name.ZoneId))
 	case *unix.SockaddrUnix:
 		return &net.UnixAddr{Name: name.Name, Net: "unix"}
 	}

@@ -17,4 +17,9 @@
 // same http.Handler. CPU per request is what the kernel charged the server's
 // process, user and system, divided by the requests that wrk completed:
 // unlike requests per second, it hardly depends on how fast the load is.
+//
+// Two things to know when reading the figures: other programs on the two
+// processors disturb them (the column "busy" tells), and slow clients share a
+// processor with wrk, so that what they take ("their CPU") is missing from the
+// ordinary clients' throughput without being the server's fault.
 package main
