@@ -34,16 +34,21 @@ func leaks(before map[string]string) (found string) {
 	}
 }
 
-// strayGoroutines returns the stacks of those that nobody ended. Two belong to
-// the default pool that package ants makes for itself.
+// strayGoroutines returns the stacks of those that nobody ended.
 func strayGoroutines() string {
 	var stray strings.Builder
 	for i, stack := range strings.Split(stacks(), "\n\n") {
-		if i > 0 && !strings.Contains(stack, "github.com/panjf2000/ants/v2.init") { // the first is the caller's own
+		if i > 0 && !isDefaultPool(stack) { // the first is the caller's own
 			stray.WriteString(stack + "\n\n")
 		}
 	}
 	return stray.String()
+}
+
+// isDefaultPool recognises the two goroutines of the pool that package ants
+// makes for itself when the program starts, which is goroutine 1.
+func isDefaultPool(stack string) bool {
+	return strings.Contains(stack, "goPurge in goroutine 1\n") || strings.Contains(stack, "goTicktock in goroutine 1\n")
 }
 
 // openDescriptors returns what each descriptor of the process stands for.

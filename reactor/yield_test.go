@@ -3,6 +3,7 @@ package reactor_test
 import (
 	"errors"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,7 +33,7 @@ func (k *busyKernel) Close() error                        { return nil }
 
 func (k *busyKernel) Wait(events []reactor.Event, _ time.Duration) (int, error) {
 	k.batch++
-	if k.batch > 1_000_000 {
+	if k.batch > 5_000_000 {
 		return 0, errOver
 	}
 	events[0] = k.event(bystander, reactor.Writable)
@@ -43,170 +44,189 @@ func (k *busyKernel) event(fd int, events reactor.Events) reactor.Event {
 	return reactor.Event{FD: int32(fd), Generation: k.members[fd], Events: events}
 }
 
-// busyReactor runs a reactor on one processor until its handler stops it.
-func busyReactor(t *testing.T, h *hooks, script func(k *busyKernel) []reactor.Event, clients ...int) (*reactor.Reactor[int], *busyKernel, map[int]*slot) {
+// soon is how many batches a goroutine may wait that the reactor has woken: it
+// should have run before the next one. Of turns at most forgiven may be late,
+// for what else goes on in the process and on the machine.
+const (
+	soon     = 2
+	turns    = 1000
+	forgiven = 3
+)
+
+// latency counts how many batches passed between a cause and its effect.
+type latency struct {
+	count, late, worst int
+}
+
+func (l *latency) note(batches int) {
+	l.count++
+	l.worst = max(l.worst, batches)
+	if batches > soon {
+		l.late++
+	}
+}
+
+func (l *latency) check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil || l.late > forgiven {
+		t.Errorf("of %d turns %d took more than %d batches, the worst %d; Run = %v", l.count, l.late, soon, l.worst, err)
+	}
+}
+
+// busyReactor returns a reactor with a bystander and a client, for one
+// processor. The script says what happens to the client in a batch.
+func busyReactor(t *testing.T, h *hooks, script func(batch int) reactor.Events) (*reactor.Reactor[int], *busyKernel, *slot) {
 	t.Helper()
 	processors := runtime.GOMAXPROCS(1)
 	t.Cleanup(func() { runtime.GOMAXPROCS(processors) })
+	const client = 5
 	k := &busyKernel{members: map[int]uint32{}}
-	k.script = func(int) []reactor.Event { return script(k) }
+	k.script = func(batch int) []reactor.Event {
+		if events := script(batch); events != 0 {
+			return []reactor.Event{k.event(client, events)}
+		}
+		return nil
+	}
 	r, err := reactor.New[int](h, reactor.Options{Poller: k})
 	if err != nil {
 		t.Fatal(err)
 	}
-	slots := map[int]*slot{}
-	for _, fd := range append(clients, bystander) {
-		if slots[fd], err = r.Add(fd); err != nil {
-			t.Fatal(err)
-		}
+	if _, err := r.Add(bystander); err != nil {
+		t.Fatal(err)
 	}
-	return r, k, slots
+	s, err := r.Add(client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, k, s
 }
-
-// soon is how many batches the goroutine may wait. In the batch behind the
-// hand-over it should have run; two more forgive a garbage collection.
-const soon = 3
 
 // TestHandOverOnOneProcessor: a task that was handed over starts at the end of
 // the batch, although the reactor keeps finding events.
 func TestHandOverOnOneProcessor(t *testing.T) {
-	const client, hands = 5, 100
-	tasks := make(chan int, 1)
-	var latest, handed, at int
+	var l latency
+	at := 0 // the batch of a hand-over under way
 	h := new(hooks)
-	var r *reactor.Reactor[int]
-	r, k, slots := busyReactor(t, h, func(k *busyKernel) []reactor.Event {
-		if k.batch%10 == 0 && at == 0 {
-			return []reactor.Event{k.event(client, reactor.Readable)}
+	r, k, s := busyReactor(t, h, func(batch int) reactor.Events {
+		if batch%10 == 0 && at == 0 {
+			return reactor.Readable
 		}
-		return nil
-	}, client)
-	h.OnReady = func(s *slot, _ reactor.Events) {
-		if s.FD() == client {
+		return 0
+	})
+	tasks, ran := make(chan *slot, 1), make(chan struct{}, 1)
+	var pool sync.WaitGroup
+	pool.Go(func() {
+		for s := range tasks {
+			s.Release()
+			ran <- struct{}{}
+		}
+	})
+	h.OnReady = func(ready *slot, _ reactor.Events) {
+		if ready == s {
 			at = k.batch
 			r.Take(s)
-			tasks <- at
+			tasks <- s
 		}
 	}
-	var last int // the batch in which the task was seen to have run
-	done := make(chan struct{})
-	started := make(chan int, 1)
-	go func() {
-		defer close(done)
-		for task := range tasks {
-			slots[client].Release()
-			started <- task
-		}
-	}()
 	h.OnBatchEnd = func() {
 		select {
-		case task := <-started:
-			last = k.batch
-			latest = max(latest, last-task)
+		case <-ran:
+			l.note(k.batch - at)
 			at = 0
-			if handed++; handed == hands {
+			if l.count == turns {
 				r.Stop()
 			}
 		default:
 		}
 	}
-	if err := r.Run(); err != nil {
-		t.Fatalf("Run = %v after %d of %d hand-overs", err, handed, hands)
-	}
+	l.check(t, r.Run())
 	close(tasks)
-	<-done
-	if latest > soon {
-		t.Errorf("a task ran %d batches after it was handed over, want at most %d", latest, soon)
-	}
+	pool.Wait()
 }
 
 // TestParkedOwnerOnOneProcessor: an owner that waits for bytes or for room
 // runs as soon as a task that is handed over.
 func TestParkedOwnerOnOneProcessor(t *testing.T) {
-	const client, turns = 5, 100
 	for _, event := range []reactor.Events{reactor.Readable, reactor.Writable} {
-		var latest, count, at int
+		var l latency
+		at := 0
+		parks, woken := make(chan struct{}, 1), make(chan struct{}, 1)
 		h := new(hooks)
-		woken := make(chan struct{}, 1)
-		parks := make(chan struct{}, 1)
-		var r *reactor.Reactor[int]
-		r, k, slots := busyReactor(t, h, func(k *busyKernel) []reactor.Event {
+		r, k, s := busyReactor(t, h, func(batch int) reactor.Events {
 			select {
 			case <-parks:
-				at = k.batch
-				return []reactor.Event{k.event(client, event)}
+				at = batch
+				return event
 			default:
-				return nil
+				return 0
 			}
-		}, client)
-		s := slots[client]
+		})
 		r.Take(s)
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
+		quit := make(chan struct{})
+		var owner sync.WaitGroup
+		owner.Go(func() {
 			for range turns {
 				s.ClearReadable()
 				s.ClearWritable()
 				parks <- struct{}{}
-				s.Wait(event, 0, nil)
+				if s.Wait(event, 0, quit) == 0 {
+					return
+				}
 				woken <- struct{}{}
 			}
-		}()
+		})
 		h.OnBatchEnd = func() {
 			select {
 			case <-woken:
-				latest = max(latest, k.batch-at)
-				if count++; count == turns {
+				l.note(k.batch - at)
+				if l.count == turns {
 					r.Stop()
 				}
 			default:
 			}
 		}
-		if err := r.Run(); err != nil {
-			t.Fatalf("Run = %v after %d of %d turns", err, count, turns)
-		}
-		<-done
-		if latest > soon {
-			t.Errorf("%s: an owner ran %d batches after it was woken, want at most %d", name(event), latest, soon)
-		}
+		l.check(t, r.Run())
+		close(quit)
+		owner.Wait()
 	}
 }
 
 // TestObservedOnOneProcessor: whoever Observed wakes, for instance by ending
 // the context of a request, runs as soon.
 func TestObservedOnOneProcessor(t *testing.T) {
-	const client = 5
-	ended, seen := make(chan struct{}), make(chan struct{})
-	var at, noticed int
+	var l latency
+	at := 0
 	h := new(hooks)
-	var r *reactor.Reactor[int]
-	r, k, slots := busyReactor(t, h, func(k *busyKernel) []reactor.Event {
-		if k.batch == 1000 {
-			return []reactor.Event{k.event(client, reactor.PeerClosed)}
+	r, k, s := busyReactor(t, h, func(batch int) reactor.Events {
+		if batch%10 == 0 && at == 0 {
+			return reactor.PeerClosed
 		}
-		return nil
-	}, client)
-	r.Take(slots[client])
+		return 0
+	})
+	r.Take(s)
+	gone, noticed := make(chan struct{}, 1), make(chan struct{}, 1)
+	var watcher sync.WaitGroup
+	watcher.Go(func() {
+		for range gone {
+			noticed <- struct{}{}
+		}
+	})
 	h.OnObserved = func(*slot, reactor.Events) {
 		at = k.batch
-		close(ended)
+		gone <- struct{}{}
 	}
-	go func() {
-		<-ended
-		close(seen)
-	}()
 	h.OnBatchEnd = func() {
 		select {
-		case <-seen:
-			noticed = k.batch
-			r.Stop()
+		case <-noticed:
+			l.note(k.batch - at)
+			at = 0
+			if l.count == turns {
+				r.Stop()
+			}
 		default:
 		}
 	}
-	if err := r.Run(); err != nil {
-		t.Fatal(err)
-	}
-	if late := noticed - at; late > soon {
-		t.Errorf("whoever waits for the end ran %d batches later, want at most %d", late, soon)
-	}
+	l.check(t, r.Run())
+	close(gone)
+	watcher.Wait()
 }

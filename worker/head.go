@@ -19,6 +19,7 @@ type headerField struct {
 // needs to be cloned. The fields that depend on the body follow in compose.
 func (w *response) startHead() {
 	sc := w.scratch
+	sc.mark = len(sc.out.B)
 	b := appendStatusLine(sc.out.B, w.atLeast11, w.status)
 	w.frozen = uint16(len(w.header))
 	if len(w.header) == 0 {
@@ -67,12 +68,13 @@ func (w *response) notice(key string, values []string) (send bool) {
 	case "Date":
 		w.userDate = true
 	case "Connection":
-		w.userConn = true
 		for _, value := range values {
 			if hasToken(value, "close") {
 				w.closeAfter = true
 			}
 		}
+		w.rareParts().connection = values
+		return false // compose writes it
 	case "Keep-Alive":
 		w.userAlive = true
 	case "Trailer":
@@ -131,11 +133,11 @@ func (w *response) compose(done bool, next []byte) {
 		b = append(b, "Content-Length: "...)
 		b = strconv.AppendInt(b, length, 10)
 		b = append(b, "\r\n"...)
-	case w.noBody:
+	case w.noBody || w.isHead:
 	case w.atLeast11 && !w.identity:
-		w.chunked = !w.isHead
+		w.chunked = true
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
-	case !w.isHead:
+	default:
 		w.closeAfter = true // HTTP/1.0, or identity: the end is where we close
 	}
 	if !w.userDate {
@@ -177,25 +179,41 @@ func (w *response) appendConnection(b []byte) []byte {
 	if !w.closeAfter && (!s.options.KeepAlive || s.draining.Load() || s.isLastRequest(w.x.client())) {
 		w.closeAfter = true
 	}
-	if w.status == http.StatusSwitchingProtocols {
-		return b
-	}
 	switch {
+	case w.rare != nil && w.rare.connection != nil:
+		b = w.appendOwnConnection(b)
+	case w.status == http.StatusSwitchingProtocols:
 	case w.closeAfter:
-		if !w.userConn {
-			b = append(b, "Connection: close\r\n"...)
-		}
-		return b
-	case w.userConn:
-	case w.atLeast11 && s.aliveLine == "":
-		return b
-	default:
+		b = append(b, "Connection: close\r\n"...)
+	case !w.atLeast11 || s.aliveLine != "":
 		b = append(b, "Connection: keep-alive\r\n"...)
 	}
-	if !w.userAlive {
+	if !w.closeAfter && !w.userAlive && w.status != http.StatusSwitchingProtocols {
 		b = append(b, s.aliveLine...)
 	}
 	return b
+}
+
+// appendOwnConnection writes the handler's Connection options, with what is
+// true of the connection in place of what the handler said of it.
+func (w *response) appendOwnConnection(b []byte) []byte {
+	var options []string
+	for _, value := range w.rare.connection {
+		for option := range strings.SplitSeq(value, ",") {
+			option = strings.TrimSpace(option)
+			if option != "" && !strings.EqualFold(option, "close") && !strings.EqualFold(option, "keep-alive") {
+				options = append(options, option)
+			}
+		}
+	}
+	switch {
+	case w.status == http.StatusSwitchingProtocols:
+	case w.closeAfter:
+		options = append(options, "close")
+	default:
+		options = append(options, "keep-alive")
+	}
+	return w.x.server.appendField(b, "Connection", strings.Join(options, ", "))
 }
 
 // writeInformational sends a 1xx answer with the header as it stands, at once.

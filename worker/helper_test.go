@@ -50,7 +50,29 @@ func startServer(t testing.TB, handler http.HandlerFunc, changes ...func(*Option
 	l := listenTCP(t)
 	ts.addr = l.Addr().String()
 	go func() { ts.served <- ts.Serve(l) }()
+	ts.waitArmed(1)
 	return ts
+}
+
+// waitArmed waits until so many listeners are watched: what is accepted before
+// that has not what it inherits from them.
+func (ts *testServer) waitArmed(count int) {
+	ts.t.Helper()
+	ts.until("the listeners are watched", func() bool {
+		armed := make(chan int, 1)
+		err := ts.reactor.Do(func() {
+			n := 0
+			if table := ts.gate.table.Load(); table != nil {
+				for _, l := range *table {
+					if l.armed {
+						n++
+					}
+				}
+			}
+			armed <- n
+		})
+		return err == nil && waitFor(ts.t, armed) == count
+	})
 }
 
 // newTestServer makes a server that nobody serves a listener with yet.

@@ -1,5 +1,7 @@
 package worker
 
+import "github.com/catamount-server/catamount/reactor"
+
 // lingerBytes bounds what is read and discarded from a client whose answer is
 // final, together with Timeouts.Linger.
 const lingerBytes = 1 << 20
@@ -36,7 +38,7 @@ func (s *Server) drainInput(sl *slot) {
 			return
 		}
 		s.stats.bytesIn.Add(uint64(n))
-		if n < len(s.readBuffer) {
+		if n < len(s.readBuffer) && sl.Seen()&(reactor.PeerClosed|reactor.HungUp) == 0 {
 			return
 		}
 	}

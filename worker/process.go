@@ -18,10 +18,12 @@ type scratch struct {
 	place  int
 	out    *bytebufferpool.ByteBuffer // answers not sent yet: out.B[outOff:]
 	outOff int
+	mark   int    // where in out the present answer begins, until its head is complete
 	hold   []byte // body bytes held back, see holdLimit
 	head   parser.Head
 	fields []headerField
-	now    int64 // the clock, as last read
+	last   *exchange // of the last answer in out, for the log
+	now    int64     // the clock, as last read
 	// progress counts while the socket does not take the output.
 	progress progress
 	loan     *loan
@@ -85,7 +87,7 @@ func (s *Server) process(place *threadpool.Place, sl *slot) {
 			s.handBack(sl, sc, c.then)
 			return
 		}
-		if x = s.next(sl, sc, x, inline, turn); x == nil {
+		if x = s.next(sl, sc, inline, turn); x == nil {
 			gone = true
 			return
 		}
@@ -98,6 +100,7 @@ func (s *Server) serve(place *threadpool.Place, sc *scratch, x *exchange) (resul
 	w := &x.response
 	x.place = int32(place.Index)
 	w.scratch, w.place = sc, place
+	sc.hold = sc.hold[:0]
 	x.client().served++
 	returned := false
 	defer func() {
@@ -152,9 +155,17 @@ func (s *Server) conclude(place *threadpool.Place, sc *scratch, x *exchange) out
 		return outcomeHijacked
 	}
 	c := x.client()
-	s.stats.countAnswer(place.Index, w.status)
+	status := w.status
+	if w.cut {
+		status = 0
+	}
+	s.stats.countAnswer(place.Index, status)
+	sc.last = x
 	switch {
 	case w.err != nil || w.cut:
+		if w.err != nil {
+			sc.dropOutput() // what is left of it has been reported
+		}
 		c.then = thenClose
 		if w.cut && c.HasBackToBackRequests() {
 			c.then = thenLinger
@@ -186,7 +197,7 @@ func (x *exchange) abandon() {
 
 // next finds the client's next request, or gives the client away and returns
 // nil: to the back of the todo, or to the reactor.
-func (s *Server) next(sl *slot, sc *scratch, previous *exchange, inline int, turn int64) *exchange {
+func (s *Server) next(sl *slot, sc *scratch, inline int, turn int64) *exchange {
 	c := &sl.Value
 	for {
 		if c.HasBackToBackRequests() {
@@ -200,7 +211,7 @@ func (s *Server) next(sl *slot, sc *scratch, previous *exchange, inline int, tur
 			}
 		}
 		c.exchange.Store(nil)
-		if !s.flush(sl, sc, previous, thenIdle) {
+		if !s.flush(sl, sc, thenIdle) {
 			return nil
 		}
 		if err := s.sendContinue(sl); err != nil {
@@ -236,12 +247,12 @@ func (s *Server) inlineOrRequeue(sl *slot, sc *scratch, x *exchange, inline int,
 	if inline < s.options.MaxFastInline && (s.pool.Backlog() == 0 || sc.now-turn < int64(turnBudget)) {
 		if len(sc.out.B)-sc.outOff <= sendThreshold {
 			s.lend(sl, sc)
-		} else if !s.flush(sl, sc, x, thenIdle) {
+		} else if !s.flush(sl, sc, thenIdle) {
 			return nil
 		}
 		return x
 	}
-	if !s.flush(sl, sc, x, thenIdle) {
+	if !s.flush(sl, sc, thenIdle) {
 		return nil
 	}
 	if err := s.pool.Submit(sl); err != nil {
@@ -326,7 +337,7 @@ func (s *Server) post(sl *slot, state State, now int64) {
 // what remains of the output is written there, and then it is closed.
 func (s *Server) handBack(sl *slot, sc *scratch, after then) {
 	sl.Value.exchange.Store(nil)
-	if s.flush(sl, sc, nil, after) {
+	if s.flush(sl, sc, after) {
 		sl.Value.then = after
 		state := StateClosed
 		if after == thenLinger {

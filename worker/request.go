@@ -155,7 +155,8 @@ var plainTarget = func() (table [256]bool) {
 	return table
 }()
 
-// fillHeader makes the header map. Host is not in it, as in net/http. Fields
+// fillHeader makes the header map. Host and Transfer-Encoding are not in it, as
+// in net/http: they are fields of the request. Fields
 // that occur once share one array for their values, each slice capped at one,
 // so that a handler who appends cannot reach the neighbour.
 func (x *exchange) fillHeader(head *parser.Head, text string) {
@@ -171,7 +172,7 @@ func (x *exchange) fillHeader(head *parser.Head, text string) {
 	}
 	for i := range head.Fields {
 		field := &head.Fields[i]
-		if field.Known == parser.KnownHost {
+		if field.Known == parser.KnownHost || field.Known == parser.KnownTransferEncoding {
 			continue
 		}
 		name := text[field.Name.Start:field.Name.End]

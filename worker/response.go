@@ -67,7 +67,6 @@ type response struct {
 	userType     bool // the handler decides on Content-Type, be it by nil
 	userEncoding bool // a Content-Encoding or Transfer-Encoding: no sniffing
 	userDate     bool
-	userConn     bool // the handler wrote Connection
 	userAlive    bool // the handler wrote Keep-Alive
 	prefixed     bool // the header has fields with http.TrailerPrefix
 	identity     bool // Transfer-Encoding: identity: ended by closing
@@ -78,6 +77,7 @@ type response struct {
 // rareParts is what few responses have.
 type rareParts struct {
 	trailers      []string // keys declared by the Trailer field, canonical
+	connection    []string // the handler's Connection field
 	writeDeadline time.Time
 }
 
@@ -306,8 +306,15 @@ func (w *response) finish() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	defer w.end()
-	if w.hijacked || w.cut && !w.composed {
-		return // when nothing of a cut answer was sent, the connection just ends
+	if w.hijacked {
+		return
+	}
+	if w.cut && !w.composed {
+		// Nothing of it was sent: nothing will be, the connection just ends.
+		if w.wroteHeader {
+			w.scratch.out.B = w.scratch.out.B[:w.scratch.mark]
+		}
+		return
 	}
 	if !w.wroteHeader {
 		w.writeHeader(http.StatusOK)

@@ -169,9 +169,9 @@ func (s *Server) read(sl *slot) {
 		if s.feed(sl, s.readBuffer[:n], n == len(s.readBuffer)) {
 			return
 		}
-		if n < len(s.readBuffer) {
+		if n < len(s.readBuffer) && sl.Seen()&(reactor.PeerClosed|reactor.HungUp) == 0 {
 			// A short read means that the socket is empty; what comes now is a
-			// new edge.
+			// new edge. Only the end of the stream has had its edge already.
 			s.await(sl)
 			return
 		}
@@ -255,8 +255,7 @@ func (s *Server) deadlineOf(c *Client, now int64) int64 {
 		limit(p.headAt, t.Request)
 		limit(p.lastAt, t.BodyIdle)
 		if t.BodyMinRate > 0 {
-			allowed := p.x.body.arrived * int64(time.Second) / int64(t.BodyMinRate)
-			deadline = min(deadline, p.x.body.began+int64(t.BodyGrace)+allowed)
+			deadline = min(deadline, p.x.body.began+int64(t.BodyGrace)+timeFor(p.x.body.arrived, t.BodyMinRate))
 		}
 	case c.inFlight():
 		limit(p.headAt, t.Head)

@@ -30,9 +30,16 @@ func (p *progress) deadline(t *Timeouts) int64 {
 		deadline = p.since + int64(t.Write)
 	}
 	if t.WriteMinRate > 0 {
-		deadline = min(deadline, p.since+int64(t.WriteGrace)+p.sent*int64(time.Second)/int64(t.WriteMinRate))
+		deadline = min(deadline, p.since+int64(t.WriteGrace)+timeFor(p.sent, t.WriteMinRate))
 	}
 	return deadline
+}
+
+// timeFor is how long so many bytes take at a rate of bytes per second, in
+// nanoseconds. Multiplying first would overflow at 9 GB.
+func timeFor(bytes int64, rate int) int64 {
+	r := int64(rate)
+	return bytes/r*int64(time.Second) + bytes%r*int64(time.Second)/r
 }
 
 // sendSome gives the socket the output of sc and then p, and returns what is
@@ -165,9 +172,11 @@ func (s *Server) writeFailed(w *response, err error) error {
 // flush sends the output of a place after a handler has returned. What the
 // socket does not take goes to the reactor together with the client, and flush
 // returns false: the goroutine is free, however slowly the client reads.
-func (s *Server) flush(sl *slot, sc *scratch, last *exchange, after then) bool {
+func (s *Server) flush(sl *slot, sc *scratch, after then) bool {
 	s.reclaim(sc)
 	s.settleLoan(sc)
+	last := sc.last
+	sc.last = nil
 	if len(sc.out.B) == sc.outOff {
 		sc.out.B, sc.outOff, sc.blocked = sc.out.B[:0], 0, false
 		return true
