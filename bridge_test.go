@@ -113,6 +113,25 @@ func TestBridgeKeepsTheLastAnswer(t *testing.T) {
 	}
 }
 
+// A client that takes nothing is given up behind a bridge, too: nothing of it
+// stays.
+func TestBridgeGivesUpOnDeadClient(t *testing.T) {
+	l := newPipeListener()
+	s := &catamount.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, strings.Repeat("x", 8<<20))
+		}),
+		WriteTimeout: 100 * time.Millisecond, LingerTimeout: 100 * time.Millisecond,
+	}
+	serveOn(t, s, l)
+	conn := l.dial(t)
+	if _, err := io.WriteString(conn, get11); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the server gives up", func() bool { return s.Stats().WriteErrors["too_slow"] == 1 && len(s.Stats().Connections) == 0 })
+	until(t, "the bridge is gone", func() bool { return !strings.Contains(stacks(), "(*bridge)") })
+}
+
 func TestTLS(t *testing.T) {
 	config, client := testTLS(t)
 	inner, err := net.Listen("tcp", "127.0.0.1:0")

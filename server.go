@@ -245,14 +245,15 @@ func (s *Server) ListenAndServe() error {
 // sockets are watched by the reactor itself; any other listener works too, at
 // the price of two goroutines a connection.
 func (s *Server) Serve(l net.Listener) error {
-	defer l.Close()
 	w, err := s.start()
 	if err != nil {
+		l.Close()
 		return err
 	}
 	base := context.Background()
 	if s.BaseContext != nil {
 		if base = s.BaseContext(l); base == nil {
+			l.Close()
 			return fmt.Errorf("catamount: Server.BaseContext: returned nil")
 		}
 	}

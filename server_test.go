@@ -128,6 +128,27 @@ func TestListenAndServeOnAnAddressInUse(t *testing.T) {
 	end(t, s)
 }
 
+// Nobody can close the server that the function Serve makes: when its listener
+// is closed it has to end by itself.
+func TestServeLeavesNothing(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- catamount.Serve(l, http.HandlerFunc(hello)) }()
+	conn := dial(t, "tcp", l.Addr().String())
+	if answer := talk(t, conn, "GET / HTTP/1.0\r\n\r\n"); !strings.HasSuffix(answer, "Hello, World!") {
+		t.Errorf("answer %q", answer)
+	}
+	conn.Close()
+	l.Close()
+	if err := waitFor(t, served); err == nil {
+		t.Error("Serve returned no error")
+	}
+	until(t, "the server's goroutines end", func() bool { return !strings.Contains(stacks(), "runReactor") })
+}
+
 type contextKey struct{}
 
 func TestBaseContext(t *testing.T) {

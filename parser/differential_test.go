@@ -25,7 +25,6 @@ var lenient = []struct{ why, raw string }{
 	{"PRI * in another version", "PRI * HTTP/1.1\r\nHost: a\r\n\r\n"},
 	{"a URI without an authority", "GET mailto:a HTTP/1.1\r\nHost: a\r\n\r\n"},
 	{"user information", "GET http://a@b/ HTTP/1.1\r\nHost: a\r\n\r\n"},
-	{"CONNECT to a path", "CONNECT /a HTTP/1.1\r\nHost: a\r\n\r\n"},
 	{"CONNECT without a port", "CONNECT a HTTP/1.1\r\nHost: a\r\n\r\n"},
 	{"other versions (its server refuses that later)", "GET / HTTP/2.0\r\nHost: a\r\n\r\n"},
 	{"a method longer than 32 bytes", strings.Repeat("A", 33) + " / HTTP/1.1\r\nHost: a\r\n\r\n"},

@@ -28,7 +28,7 @@ type TargetForm uint8
 const (
 	OriginForm    TargetForm = iota // /path?query
 	AbsoluteForm                    // scheme://host/path?query
-	AuthorityForm                   // host:port, of CONNECT only
+	AuthorityForm                   // host:port, of CONNECT only, which may have an origin-form as well
 	AsteriskForm                    // *, of OPTIONS and of the preface of HTTP/2
 )
 

@@ -61,7 +61,6 @@ var badRequests = []struct {
 	{name: "authority without a host", raw: "GET http://:80/ ", rest: "HTTP/1.1\r\n", status: 400, reason: ReasonBadTargetForm},
 	{name: "user information", raw: "GET http://u:p@a/ ", rest: "HTTP/1.1\r\n", status: 400, reason: ReasonBadTargetForm},
 	{name: "bad byte in the authority", raw: "GET http://a\\b/ ", rest: "HTTP/1.1\r\n", status: 400, reason: ReasonBadTargetForm},
-	{name: "CONNECT to a path", raw: "CONNECT / ", rest: "HTTP/1.1\r\n", status: 400, reason: ReasonBadTargetForm},
 	{name: "CONNECT to a URI", raw: "CONNECT http://a:80 ", rest: "HTTP/1.1\r\n", status: 400, reason: ReasonBadTargetForm},
 	{name: "CONNECT without a port", raw: "CONNECT a ", rest: "HTTP/1.1\r\n", status: 400, reason: ReasonBadTargetForm},
 	{name: "CONNECT to an empty port", raw: "CONNECT a: ", rest: "HTTP/1.1\r\n", status: 400, reason: ReasonBadTargetForm},

@@ -126,7 +126,7 @@ func (h *Head) cutTarget(buf []byte, limits *Limits) bool {
 
 	target := h.Target.In(buf)
 	switch method := h.Method.In(buf); {
-	case string(method) == "CONNECT":
+	case string(method) == "CONNECT" && target[0] != '/': // a path is what net/rpc asks for; net/http serves it
 		h.Form, path, pathEnd, h.Query = AuthorityForm, 0, 0, Span{}
 		if !validAuthority(target) {
 			return h.fail(ReasonBadTargetForm, "")

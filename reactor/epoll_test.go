@@ -271,6 +271,22 @@ func TestEpollWake(t *testing.T) {
 	within(t, "the last Wait", woken)
 }
 
+// A deadline that is nearer than the kernel's millisecond is no reason to look
+// over and over again.
+func TestEpollWaitRoundsUp(t *testing.T) {
+	p := newEpoll(t)
+	events := make([]reactor.Event, 4)
+	for _, timeout := range []time.Duration{1, 500 * time.Microsecond, 1500 * time.Microsecond} {
+		start := time.Now()
+		if n, err := p.Wait(events, timeout); n != 0 || err != nil {
+			t.Fatalf("Wait = %d, %v", n, err)
+		}
+		if elapsed := time.Since(start); elapsed < timeout.Truncate(time.Millisecond)+500*time.Microsecond {
+			t.Errorf("a timeout of %v lasted %v", timeout, elapsed)
+		}
+	}
+}
+
 // within waits for something that must come, far longer than it takes.
 func within[T any](t testing.TB, what string, came <-chan T) (v T) {
 	t.Helper()

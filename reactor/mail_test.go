@@ -1,6 +1,8 @@
 package reactor_test
 
 import (
+	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -134,10 +136,32 @@ func TestDoIsNeverLost(t *testing.T) {
 	})
 }
 
-func TestDoOneByOne(t *testing.T) {
-	inBubble(t, new(hooks), reactor.Options{}, func(r *rig) {
-		for range 5_000 { // each wakes a reactor that is asleep or about to be
-			r.do(func() {})
+// TestMessageAgainstSleep aims one message at a time at the moment in which the
+// reactor falls asleep: the next would make good for one that was lost. In the
+// bubble that is a deadlock.
+func TestMessageAgainstSleep(t *testing.T) {
+	var done atomic.Int64
+	h := &hooks{OnReturned: func(*slot) { done.Add(1) }}
+	inBubble(t, h, reactor.Options{}, func(r *rig) {
+		s := r.add(5)
+		for round := range int64(30_000) {
+			if round%2 == 0 {
+				r.Do(func() { r.Take(s); done.Add(1) })
+			} else {
+				r.Post(s)
+			}
+			for turn := 0; done.Load() == round; turn++ {
+				if turn == 1000 { // the reactor sleeps, or will
+					synctest.Wait()
+					if done.Load() == round {
+						t.Fatalf("message %d was lost", round)
+					}
+				}
+				runtime.Gosched()
+			}
+			for range rand.IntN(30) { // it is on its way to sleep
+				done.Load()
+			}
 		}
 	})
 }

@@ -26,8 +26,9 @@ type Event struct {
 	Events     Events
 }
 
-// Poller is the kernel's side of a reactor: epoll, or a fake of it. Only Wake
-// may be called from other goroutines than the reactor's.
+// Poller is the kernel's side of a reactor: epoll, or a fake of it. Only Wake,
+// and Remove for a client's owner (see Reactor.Detach), may be called from other
+// goroutines than the reactor's.
 type Poller interface {
 	// Add registers a connected socket for everything, edge-triggered.
 	Add(fd int, generation uint32) error
@@ -41,7 +42,8 @@ type Poller interface {
 	// Wait fills events and returns their number. It waits for at most timeout;
 	// 0 only looks, a negative timeout waits for ever. Wake ends it with 0.
 	Wait(events []Event, timeout time.Duration) (int, error)
-	// Wake ends a Wait that is under way, or else the next one.
+	// Wake ends a Wait that is under way, or else the next one. It may come as
+	// late as after Close.
 	Wake() error
 	// Close frees the set itself, not the descriptors in it.
 	Close() error

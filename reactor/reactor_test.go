@@ -146,6 +146,32 @@ func TestStaleEventsAreIgnored(t *testing.T) {
 	})
 }
 
+// A client inherits nothing from the one that had its place.
+func TestAddIsFresh(t *testing.T) {
+	var told said
+	inBubble(t, told.listen(), reactor.Options{Tick: time.Millisecond}, func(r *rig) {
+		s := r.add(5)
+		r.do(func() {
+			r.SetDeadline(s, r.Now()+int64(time.Second))
+			s.Value = 42
+		})
+		r.event(5, reactor.Readable|reactor.HungUp)
+		r.do(func() { r.Remove(s) })
+		told.expect(t, "ready 5 RH")
+		s = r.add(5)
+		if s.Seen() != 0 || s.Owned() || s.Value != 0 {
+			t.Errorf("seen %s, owned %t, value %d", name(s.Seen()), s.Owned(), s.Value)
+		}
+		r.take(s)
+		r.pass(10 * time.Second)
+		if _, released := s.Release(); !released {
+			t.Error("not released")
+		}
+		r.pass(time.Hour)
+		told.expect(t) // its deadline is not the old one's
+	})
+}
+
 // The descriptor of a client that the handler closes is reused at once, by a
 // connection accepted later in the same batch; the events behind it in that
 // batch are the old client's.

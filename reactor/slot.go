@@ -71,7 +71,8 @@ func (s *Slot[T]) MarkReadable() { s.word.Or(seenBits(Readable)) }
 // SetDeadline says when the reactor is to call Handler.Expired, in nanoseconds
 // on the reactor's clock. This form is for a pool goroutine that is about to
 // Release or Post, and may not set a deadline earlier than Options.ReleaseTimeout
-// from now: the reactor looks at a client only so often.
+// from the moment it does so: the reactor looks at a client only so often. One
+// that is earlier by some time may fire later by as much.
 func (s *Slot[T]) SetDeadline(deadline int64) { s.deadline = deadline }
 
 // Release gives the client back to the reactor. When something happened

@@ -2,6 +2,7 @@ package reactor
 
 import (
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -197,50 +198,131 @@ func TestReleaseLosesNoEdge(t *testing.T) {
 	}
 }
 
-// TestWaitLosesNoWakeUp: in the bubble a wake-up that is lost is a deadlock,
-// which synctest reports.
-func TestWaitLosesNoWakeUp(t *testing.T) {
-	for _, event := range []Events{Readable, Writable} {
-		synctest.Test(t, func(t *testing.T) {
-			const (
-				clients = 8
-				edges   = 20_000
-			)
-			r, _ := newParts[stressed](t, Options{})
-			var done sync.WaitGroup
-			var slots [clients]*Slot[stressed]
-			for fd := range slots {
-				s := addClient(t, r, fd)
-				slots[fd] = s
-				r.Take(s)
-				done.Go(func() {
-					c := &s.Value
-					for c.read < edges {
-						if event == Readable {
-							s.ClearReadable()
-						} else {
-							s.ClearWritable()
-						}
-						if c.readAll(); c.read >= edges {
-							break
-						}
-						if s.Wait(event, 0, nil)&event == 0 {
-							t.Error("Wait without a limit returned without the event")
-							return
-						}
-					}
-				})
+// aim delays the owner of a client such that the reactor meets a moment of it:
+// it steers to where half of the shots come early.
+type aim struct {
+	delay, spun atomic.Int64
+	early, late int
+}
+
+func (a *aim) wait() {
+	for range a.delay.Load() + rand.Int64N(8) {
+		a.spun.Add(1)
+	}
+}
+
+func (a *aim) was(early bool) {
+	if early {
+		a.early++
+		a.delay.Store(max(a.delay.Load()-1, 0))
+	} else {
+		a.late++
+		a.delay.Store(min(a.delay.Load()+1, 500))
+	}
+}
+
+// pause is for a loop that waits for the other goroutine: it leaves it the
+// processor only if it must.
+func pause(turn int) {
+	if turn%200 == 199 {
+		runtime.Gosched()
+	}
+}
+
+// TestReleaseAgainstEdge is the same for one client, with one edge at a time
+// aimed at the moment of the Release: in a crowd the next edge of a client
+// would make good for the one that was lost.
+func TestReleaseAgainstEdge(t *testing.T) {
+	const rounds = 50_000
+	r, _ := newParts[stressed](t, Options{})
+	s := addClient(t, r, 3)
+	c := &s.Value
+	var shot aim
+	var task, end atomic.Bool
+	var owner sync.WaitGroup
+	owner.Go(func() {
+		for turn := 0; !end.Load(); turn++ {
+			if !task.CompareAndSwap(true, false) {
+				pause(turn)
+				continue
 			}
-			for range edges {
-				for _, s := range slots {
-					s.Value.bytes.Add(1)
-					if owned, _ := s.record(event); !owned {
-						t.Fatal("a waiting client is not owned")
-					}
+			for {
+				s.ClearReadable()
+				c.readAll()
+				shot.wait()
+				if _, released := s.Release(); released {
+					break
 				}
 			}
-			done.Wait()
+		}
+	})
+	edge := func() {
+		c.bytes.Add(1)
+		if owned, _ := s.record(Readable); !owned {
+			r.Take(s)
+			task.Store(true)
+		}
+	}
+	for round := range rounds {
+		edge()
+		for turn := 0; c.bytes.Load() != 0; turn++ {
+			pause(turn)
+		}
+		shot.was(s.Owned()) // it is about to release
+		edge()
+		for turn := 0; s.Owned() || task.Load(); turn++ {
+			pause(turn)
+		}
+		if c.bytes.Load() != 0 {
+			t.Errorf("round %d: an edge was lost as the client was released", round)
+			break
+		}
+	}
+	end.Store(true)
+	owner.Wait()
+	t.Logf("%d edges came before the Release, %d after it", shot.early, shot.late)
+}
+
+// TestWaitLosesNoWakeUp aims edges at the moment in which the owner parks, one
+// at a time for the same reason.
+func TestWaitLosesNoWakeUp(t *testing.T) {
+	for _, event := range []Events{Readable, Writable} {
+		const edges = 50_000
+		r, _ := newParts[stressed](t, Options{})
+		s := addClient(t, r, 3)
+		r.Take(s)
+		var shot aim
+		var parking atomic.Int64 // the edge for which the owner is about to wait
+		var owner sync.WaitGroup
+		owner.Go(func() {
+			defer parking.Store(edges)
+			c := &s.Value
+			for {
+				s.ClearReadable()
+				s.ClearWritable()
+				if c.readAll(); c.read == edges {
+					return
+				}
+				parking.Store(c.read)
+				shot.wait()
+				if s.Wait(event, 10*time.Second, nil) == 0 {
+					t.Errorf("the wake-up by edge %d was lost", c.read)
+					return
+				}
+			}
 		})
+		for edge := range int64(edges) {
+			for turn := 0; parking.Load() < edge; turn++ {
+				pause(turn)
+			}
+			shot.was(s.word.Load()&wordWaiting == 0)
+			s.Value.bytes.Add(1)
+			if owned, _ := s.record(event); !owned {
+				t.Error("a waiting client is not owned")
+			}
+		}
+		owner.Wait()
+		t.Logf("%d edges came before the owner was parked, %d after it", shot.early, shot.late)
 	}
 }
 

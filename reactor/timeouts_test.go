@@ -283,6 +283,33 @@ func TestWheelInOldAge(t *testing.T) {
 	}
 }
 
+// A reactor that was held up, or slept long, finds all that is due at once.
+func TestWheelAfterLongSleep(t *testing.T) {
+	const clients = wheelBuckets - 1 // one for each tick that the wheel spans
+	for _, sleep := range []int64{1, 500, clients - 1, clients, clients + 1, clients + 2, clients + 700,
+		2*wheelBuckets - 1, 2 * wheelBuckets, 2*wheelBuckets + 1, 1 << 40} {
+		for _, start := range []int64{0, 1, 777} {
+			m := newWheelModel(t, finestTick, start*int64(finestTick))
+			for fd := range int32(clients) {
+				s := addClient(t, m.r, int(fd))
+				m.clients[fd] = &modelled{deadline: m.now + int64(fd+1)*m.width, since: m.now}
+				m.r.SetDeadline(s, m.clients[fd].deadline)
+			}
+			m.advance(m.now + sleep*m.width)
+			m.check()
+			expired := 0
+			for fd := range int32(clients) {
+				if c := m.clients[fd]; c == nil || c.deadline == NoDeadline {
+					expired++
+				}
+			}
+			if want := int(min(sleep, clients)); expired != want {
+				t.Errorf("start %d, slept %d ticks: %d expired, want %d", start, sleep, expired, want)
+			}
+		}
+	}
+}
+
 func FuzzWheel(f *testing.F) {
 	f.Add(uint8(1), false, []byte("add, wait, take, release, and all of that again"))
 	f.Add(uint8(128), true, []byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 255, 254, 253, 3, 3, 3, 3, 3, 3, 3, 0, 0, 0, 0})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -22,7 +23,14 @@ type listener struct {
 	// accept is acceptBatch bound to this listener, made once.
 	accept func(fd uintptr)
 	failed error // of the last acceptBatch
+	// drained: accept has found the queue empty, so that every connection from
+	// now on has inherited the listener's options.
+	drained bool
+	once    sync.Once
 }
+
+// close closes the socket, once: some listeners mind.
+func (l *listener) close() { l.once.Do(func() { _ = l.Listener.Close() }) }
 
 // gate decides when connections are accepted. It is the reactor's.
 type gate struct {
@@ -50,12 +58,15 @@ const (
 // from.
 func (s *Server) ServeContext(base context.Context, l net.Listener) error {
 	if s.draining.Load() {
+		l.Close()
 		return errServerClosed
 	}
 	entry, err := s.register(base, l)
 	if err != nil {
+		l.Close()
 		return err
 	}
+	defer entry.close()
 	if entry.raw == nil {
 		return s.acceptLoop(entry)
 	}
@@ -126,7 +137,7 @@ func (s *Server) openListener(l *listener) error {
 		if err = setNonblock(l.fd); err != nil {
 			return
 		}
-		if tuneErr := tuneListener(l.fd); tuneErr != nil {
+		if tuneErr := tune(l.fd); tuneErr != nil {
 			s.options.Logger.Warn("listener could not be tuned", "addr", l.addr.String(), "err", tuneErr)
 		}
 		err = s.arm(l)
@@ -177,7 +188,7 @@ func (s *Server) closeListeners() {
 	s.listeners.Unlock()
 	for _, l := range list {
 		if l.raw == nil {
-			l.Close()
+			l.close()
 			continue
 		}
 		done := make(chan struct{})
@@ -187,7 +198,7 @@ func (s *Server) closeListeners() {
 		}) == nil {
 			<-done
 		}
-		l.Close()
+		l.close()
 		select {
 		case l.done <- errServerClosed:
 		default:
@@ -220,12 +231,16 @@ func (s *Server) acceptBatch(l *listener, fd int) error {
 		client, peer, err := s.sockets.accept(fd)
 		if err != nil {
 			if err == errWouldBlock {
+				l.drained = true
 				return nil
 			}
 			if isGoneBeforeAccept(err) {
 				continue
 			}
 			return err
+		}
+		if !l.drained {
+			_ = tune(client) // it waited since before the listener was tuned
 		}
 		s.adopt(l, client, peer, nil)
 	}

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -76,6 +77,35 @@ func TestBodyMemoryBoundary(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(directory); len(left) > 0 {
 		t.Errorf("files left in the directory: %v", left)
+	}
+}
+
+// Uploads of any size arrive whole, and several at once apart.
+func TestLargeUploads(t *testing.T) {
+	ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
+		sum := sha256.New()
+		n, err := io.Copy(sum, r.Body)
+		fmt.Fprintf(w, "%d %x %v", n, sum.Sum(nil), err)
+	})
+	done := make(chan struct{})
+	for i := range 3 {
+		c := ts.dial()
+		go func() {
+			defer func() { done <- struct{}{} }()
+			body := strings.Repeat(string(rune('a'+i))+pattern(99_999), 50)
+			for _, request := range []string{post(body), "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks(body)} {
+				if _, err := io.WriteString(c, request); err != nil {
+					t.Error(err)
+					return
+				}
+				if a, want := c.answer(), fmt.Sprintf("%d %x <nil>", len(body), sha256.Sum256([]byte(body))); a.body != want {
+					t.Errorf("answer %q, want %q", a.body, want)
+				}
+			}
+		}()
+	}
+	for range 3 {
+		waitFor(t, done)
 	}
 }
 

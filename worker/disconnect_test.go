@@ -171,3 +171,29 @@ func TestResetWhileTheHandlerWrites(t *testing.T) {
 		t.Errorf("cause %v", cause)
 	}
 }
+
+// A request whose client has left while it waited for a place is served with
+// an ended context: the handler can save itself the work.
+func TestClientLeavesWhileQueued(t *testing.T) {
+	entered, gate := make(chan struct{}), make(chan struct{})
+	states := make(chan error, 1)
+	ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/wait" {
+			close(entered)
+			waitFor(t, gate)
+			return
+		}
+		states <- r.Context().Err()
+	}, func(o *Options) { o.MaxThreads = 1 })
+	first, queued := ts.dial(), ts.dial()
+	first.send(getPath("/wait"))
+	waitFor(t, entered)
+	queued.send(get)
+	ts.until("the request is queued", func() bool { return ts.Stats().Backlog == 1 })
+	queued.reset()
+	ts.until("the client is gone", func() bool { return ts.Stats().Gone == 1 })
+	close(gate)
+	if err := waitFor(t, states); err != context.Canceled {
+		t.Errorf("Err() = %v", err)
+	}
+}

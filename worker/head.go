@@ -19,11 +19,10 @@ type headerField struct {
 // needs to be cloned. The fields that depend on the body follow in compose.
 func (w *response) startHead() {
 	sc := w.scratch
-	sc.mark = len(sc.out.B)
-	b := appendStatusLine(sc.out.B, w.atLeast11, w.status)
+	b := appendStatusLine(sc.cur.B, w.atLeast11, w.status)
 	w.frozen = uint16(len(w.header))
 	if len(w.header) == 0 {
-		sc.out.B = b
+		sc.cur.B = b
 		return
 	}
 	fields := sc.fields[:0]
@@ -44,7 +43,7 @@ func (w *response) startHead() {
 		fields[i] = headerField{} // the scratch outlives the request
 	}
 	sc.fields = fields[:0]
-	sc.out.B = b
+	sc.cur.B = b
 }
 
 // notice takes up what a field of the handler's means for the framing, and
@@ -56,15 +55,20 @@ func (w *response) notice(key string, values []string) (send bool) {
 		return w.status != http.StatusNotModified
 	case "Content-Length":
 		w.readLength(values)
-		return false // compose writes it
+		w.noLength = w.noLength || len(values) == 0 || values[0] == "" // set to nil: not wanted
+		return false                              // compose writes it
 	case "Content-Encoding":
 		w.userEncoding = w.userEncoding || len(values) > 0 && values[0] != ""
 	case "Transfer-Encoding":
-		if len(values) > 0 && values[0] == "identity" {
-			w.identity = true
+		// The framing is the server's; another coding than chunked, which the
+		// handler then has applied, is sent beside it.
+		if len(values) == 0 || values[0] == "" {
+			return false
 		}
-		w.userEncoding = true
-		return false // the framing is the server's
+		w.userEncoding, w.noLength = true, true
+		w.identity = values[0] == "identity"
+		w.userCoding = !w.identity
+		return !w.identity && values[0] != "chunked"
 	case "Date":
 		w.userDate = true
 	case "Connection":
@@ -111,14 +115,14 @@ func hasToken(list, token string) bool {
 // after it otherwise.
 func (w *response) compose(done bool, next []byte) {
 	sc := w.scratch
-	b := sc.out.B
+	b := sc.cur.B
 	length := int64(-1)
 	switch {
 	case w.noBody || w.status == http.StatusSwitchingProtocols:
-	case w.declared >= 0:
+	case w.declared >= 0 && !w.userCoding: // a coding rules the length out (RFC 9112 section 6.2)
 		length = w.declared
 	case w.hasTrailers():
-	case done && !w.identity && (!w.isHead || len(sc.hold) > 0):
+	case done && !w.noLength && (!w.isHead || len(sc.hold) > 0):
 		length = int64(len(sc.hold))
 	}
 	if !w.userType && !w.userEncoding && !w.noBody && length != 0 {
@@ -143,7 +147,7 @@ func (w *response) compose(done bool, next []byte) {
 	if !w.userDate {
 		b = append(b, w.x.server.date.line()...)
 	}
-	sc.out.B = append(w.appendConnection(b), "\r\n"...)
+	sc.cur.B = append(w.appendConnection(b), "\r\n"...)
 	w.composed = true
 }
 
@@ -184,7 +188,9 @@ func (w *response) appendConnection(b []byte) []byte {
 		b = w.appendOwnConnection(b)
 	case w.status == http.StatusSwitchingProtocols:
 	case w.closeAfter:
-		b = append(b, "Connection: close\r\n"...)
+		if w.atLeast11 { // HTTP/1.0 closes without a word
+			b = append(b, "Connection: close\r\n"...)
+		}
 	case !w.atLeast11 || s.aliveLine != "":
 		b = append(b, "Connection: keep-alive\r\n"...)
 	}
@@ -222,8 +228,7 @@ func (w *response) writeInformational(status int) {
 		return // RFC 9110 section 15.2: never to an HTTP/1.0 client
 	}
 	s := w.x.server
-	s.reclaim(w.scratch)
-	b := appendStatusLine(w.scratch.out.B, true, status)
+	b := appendStatusLine(w.scratch.cur.B, true, status)
 	for key, values := range w.header {
 		if key == "Content-Length" || key == "Transfer-Encoding" || strings.HasPrefix(key, http.TrailerPrefix) {
 			continue
@@ -232,7 +237,7 @@ func (w *response) writeInformational(status int) {
 			b = s.appendField(b, key, value)
 		}
 	}
-	w.scratch.out.B = append(b, "\r\n"...)
+	w.scratch.cur.B = append(b, "\r\n"...)
 	_ = s.sendAll(w) // the failure stays in w.err
 }
 

@@ -34,7 +34,7 @@ func (s *Server) hijack(w *response) (net.Conn, *bufio.ReadWriter, error) {
 	if len(early) > 0 {
 		source = io.MultiReader(bytes.NewReader(early), conn)
 	}
-	reader := bufio.NewReader(source)
+	reader := bufio.NewReaderSize(source, max(len(early), 4096))
 	if len(early) > 0 {
 		_, _ = reader.Peek(len(early)) // so that Buffered tells of them
 	}

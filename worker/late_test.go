@@ -140,7 +140,15 @@ func TestKeptRequestsNeverChange(t *testing.T) {
 			}
 		})
 	}
+	looked := make(chan struct{})
+	go func() { // somebody always looks at the numbers
+		defer close(looked)
+		for range 200 {
+			_ = ts.Stats()
+		}
+	}()
 	done.Wait()
+	waitFor(t, looked)
 	mu.Lock()
 	defer mu.Unlock()
 	if len(all) != 2*clients*rounds {
@@ -182,7 +190,8 @@ func TestKeptResponseHeader(t *testing.T) {
 
 // Bytes given to Write are the handler's again when Write returns.
 func TestWrittenBytesAreCopied(t *testing.T) {
-	const size, rounds = 30_000, 40
+	const size, rounds = 30_000, 200
+	returned := make(chan struct{})
 	ts := startServer(t, func(w http.ResponseWriter, _ *http.Request) {
 		p := make([]byte, size)
 		for i := range rounds {
@@ -194,10 +203,11 @@ func TestWrittenBytesAreCopied(t *testing.T) {
 			}
 		}
 		clear(p)
+		close(returned)
 	}, func(o *Options) { o.OutputMemory = 4 * size * rounds })
 	c := ts.dial()
-	_ = c.SetReadBuffer(10_000)
 	c.send(get)
+	waitFor(t, returned) // more than a socket holds: the rest is in memory
 	a := c.answer()
 	var want bytes.Buffer
 	for i := range rounds {

@@ -9,9 +9,9 @@ import (
 // Answers to pipelined requests leave together, in one write, when the last
 // request that is here has been served. A slow handler in the middle would make
 // the answers before it wait. So a place that goes on to the next request lends
-// its output to the reactor: if the handler has not begun to answer within
-// lendTime, the reactor sends what it finds. A quick handler takes the output
-// back and nothing has happened but two atomic operations.
+// its output to the reactor: if the handler has not finished, or sent anything,
+// within lendTime, the reactor sends what it finds. A quick handler's place takes
+// the output back and nothing has happened but two atomic operations.
 
 // lendTime is how long a finished answer may wait for the next one.
 const lendTime = time.Millisecond
@@ -52,9 +52,8 @@ func (s *Server) lend(sl *slot, sc *scratch) {
 	sc.loan.state.Store(loanLent)
 	if !sc.loan.counted {
 		sc.loan.counted = true
-		if s.loans.lenders.Add(1) == 1 {
-			s.reactor.Nudge()
-		}
+		s.loans.lenders.Add(1)
+		s.reactor.Nudge()
 	}
 }
 
@@ -67,7 +66,8 @@ func (s *Server) reclaim(sc *scratch) {
 	sc.loan.own = false
 	for !sc.loan.state.CompareAndSwap(loanLent, loanNone) {
 		if sc.loan.state.Load() == loanNone {
-			return // sent, and given back
+			s.settleLoan(sc) // sent, and given back: the next one is a new one
+			return
 		}
 		runtime.Gosched()
 	}
@@ -83,8 +83,15 @@ func (s *Server) settleLoan(sc *scratch) {
 
 // patience is how long the reactor may sleep while output may be lent.
 func (s *Server) patience() time.Duration {
-	if s.loans.lenders.Load() > 0 {
-		return lendTime
+	if s.loans.lenders.Load() == 0 {
+		return -1
+	}
+	s.loans.Lock()
+	defer s.loans.Unlock()
+	for _, sc := range s.loans.list {
+		if sc != nil && sc.loan.state.Load() == loanLent {
+			return lendTime
+		}
 	}
 	return -1
 }

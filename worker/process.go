@@ -16,10 +16,10 @@ import (
 // served, reused by the next one on the same place.
 type scratch struct {
 	place  int
-	out    *bytebufferpool.ByteBuffer // answers not sent yet: out.B[outOff:]
+	out    *bytebufferpool.ByteBuffer // finished answers not sent yet: out.B[outOff:]
 	outOff int
-	mark   int    // where in out the present answer begins, until its head is complete
-	hold   []byte // body bytes held back, see holdLimit
+	cur    *bytebufferpool.ByteBuffer // of the answer being made; see join
+	hold   []byte                     // body bytes held back, see holdLimit
 	head   parser.Head
 	fields []headerField
 	last   *exchange // of the last answer in out, for the log
@@ -33,7 +33,7 @@ type scratch struct {
 func scratchOf(place *threadpool.Place) *scratch {
 	sc, ok := place.Local.(*scratch)
 	if !ok {
-		sc = &scratch{place: place.Index, out: outPool.Get(), hold: make([]byte, 0, holdLimit)}
+		sc = &scratch{place: place.Index, out: outPool.Get(), cur: outPool.Get(), hold: make([]byte, 0, holdLimit)}
 		place.Local = sc
 	}
 	return sc
@@ -148,8 +148,8 @@ func (s *Server) handlerFailed(x *exchange, v any) {
 // reach the connection.
 func (s *Server) conclude(place *threadpool.Place, sc *scratch, x *exchange) outcome {
 	w := &x.response
-	s.reclaim(sc)
 	w.finish()
+	s.join(sc)
 	x.abandon()
 	if w.hijacked {
 		return outcomeHijacked
@@ -267,10 +267,10 @@ func (s *Server) inlineOrRequeue(sl *slot, sc *scratch, x *exchange, inline int,
 // something came meanwhile, the client is still ours.
 func (s *Server) giveBack(sl *slot, sc *scratch) bool {
 	c := &sl.Value
+	s.setState(c, StateIdle, sc.now)
 	if !s.options.QueueRequests {
 		return s.waitForBytes(sl, sc)
 	}
-	s.setState(c, StateIdle, sc.now)
 	if c.pending != nil || s.draining.Load() {
 		// Its deadline may be near, or its end: the reactor has to hear of it.
 		s.reactor.Post(sl)

@@ -112,9 +112,7 @@ func (x *exchange) setURL(head *parser.Head) error {
 		}
 		parsed.Scheme = ""
 		x.url = *parsed
-		if r.Host == "" {
-			r.Host = x.url.Host
-		}
+		r.Host = x.url.Host
 		return nil
 	}
 	parsed, err := url.ParseRequestURI(target)

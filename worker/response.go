@@ -68,6 +68,8 @@ type response struct {
 	userEncoding bool // a Content-Encoding or Transfer-Encoding: no sniffing
 	userDate     bool
 	userAlive    bool // the handler wrote Keep-Alive
+	userCoding   bool // Transfer-Encoding: chunked or another, not identity
+	noLength     bool // no Content-Length is to be worked out
 	prefixed     bool // the header has fields with http.TrailerPrefix
 	identity     bool // Transfer-Encoding: identity: ended by closing
 
@@ -134,7 +136,6 @@ func (w *response) writeHeader(status int) {
 	w.wroteHeader = true
 	w.status = status
 	w.noBody = !bodyAllowed(status)
-	w.x.server.reclaim(w.scratch)
 	w.startHead()
 }
 
@@ -218,7 +219,7 @@ func (w *response) beforeBody(n int) error {
 	if w.noBody {
 		return http.ErrBodyNotAllowed
 	}
-	if w.declared >= 0 && w.written+int64(n) > w.declared {
+	if w.declared >= 0 && !w.userCoding && w.written+int64(n) > w.declared {
 		return http.ErrContentLength
 	}
 	w.written += int64(n)
@@ -236,7 +237,7 @@ func (w *response) body(p []byte) error {
 		sc.hold = append(sc.hold, p...)
 		return nil
 	}
-	out := sc.out
+	out := sc.cur
 	if w.chunked {
 		out.B = appendChunkHead(out.B, len(sc.hold)+len(p))
 		out.B = append(out.B, sc.hold...)
@@ -289,11 +290,11 @@ func (w *response) emitHeld() {
 	}
 	if !w.isHead {
 		if w.chunked {
-			sc.out.B = appendChunkHead(sc.out.B, len(sc.hold))
+			sc.cur.B = appendChunkHead(sc.cur.B, len(sc.hold))
 		}
-		sc.out.B = append(sc.out.B, sc.hold...)
+		sc.cur.B = append(sc.cur.B, sc.hold...)
 		if w.chunked {
-			sc.out.B = append(sc.out.B, "\r\n"...)
+			sc.cur.B = append(sc.cur.B, "\r\n"...)
 		}
 	}
 	sc.hold = sc.hold[:0]
@@ -311,9 +312,7 @@ func (w *response) finish() {
 	}
 	if w.cut && !w.composed {
 		// Nothing of it was sent: nothing will be, the connection just ends.
-		if w.wroteHeader {
-			w.scratch.out.B = w.scratch.out.B[:w.scratch.mark]
-		}
+		w.scratch.cur.B = w.scratch.cur.B[:0]
 		return
 	}
 	if !w.wroteHeader {
@@ -323,7 +322,7 @@ func (w *response) finish() {
 		w.compose(true, nil)
 	}
 	w.emitHeld()
-	if w.declared >= 0 && !w.isHead && !w.noBody && w.written < w.declared {
+	if w.declared >= 0 && !w.userCoding && !w.isHead && !w.noBody && w.written < w.declared {
 		// Fewer bytes than announced: only closing tells the client.
 		w.cut, w.closeAfter = true, true
 	}
@@ -340,7 +339,7 @@ func (w *response) end() {
 // appendLastChunk ends a chunked body, with the trailers that the handler
 // declared beforehand or named by http.TrailerPrefix.
 func (w *response) appendLastChunk() {
-	b := append(w.scratch.out.B, "0\r\n"...)
+	b := append(w.scratch.cur.B, "0\r\n"...)
 	if w.rare != nil {
 		for _, key := range w.rare.trailers {
 			for _, value := range w.header[key] {
@@ -355,7 +354,7 @@ func (w *response) appendLastChunk() {
 			}
 		}
 	}
-	w.scratch.out.B = append(b, "\r\n"...)
+	w.scratch.cur.B = append(b, "\r\n"...)
 }
 
 // ReadFrom implements io.ReaderFrom.

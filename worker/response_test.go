@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // exchangeWith serves one request with a handler and returns the raw answer.
@@ -31,9 +32,17 @@ func withoutDate(t *testing.T, raw string) string {
 	return before + after
 }
 
+// sortFields brings the fields of an answer into an order: theirs means nothing.
+func sortFields(raw string) string {
+	head, body, _ := strings.Cut(raw, "\r\n\r\n")
+	lines := strings.Split(head, "\r\n")
+	slices.Sort(lines[1:])
+	return strings.Join(lines, "\r\n") + "\r\n\r\n" + body
+}
+
 const alive = "Connection: keep-alive\r\nKeep-Alive: timeout=65\r\n"
 
-// Each answer to the byte, but for its date.
+// Each answer to the byte, but for its date and the order of its fields.
 func TestFraming(t *testing.T) {
 	const plain = "Content-Type: text/plain; charset=utf-8\r\n"
 	write := func(s string) http.HandlerFunc {
@@ -70,7 +79,7 @@ func TestFraming(t *testing.T) {
 		{"status", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(418); _, _ = io.WriteString(w, "tea") }, get, "HTTP/1.1 418 I'm a teapot\r\n" + plain + "Content-Length: 3\r\n" + alive + "\r\ntea"},
 		{"unknown status", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(599) }, get, "HTTP/1.1 599 status code 599\r\nContent-Length: 0\r\n" + alive + "\r\n"},
 		{"flushed", flush, get, "HTTP/1.1 200 OK\r\n" + plain + "Transfer-Encoding: chunked\r\n" + alive + "\r\n2\r\nab\r\n2\r\ncd\r\n0\r\n\r\n"},
-		{"flushed, 1.0", flush, "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", "HTTP/1.0 200 OK\r\n" + plain + "Connection: close\r\n\r\nabcd"},
+		{"flushed, 1.0", flush, "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", "HTTP/1.0 200 OK\r\n" + plain + "\r\nabcd"},
 		{"flushed head", func(w http.ResponseWriter, r *http.Request) { w.(http.Flusher).Flush(); hello(w, r) }, get, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n" + alive + "\r\nd\r\nHello, World!\r\n0\r\n\r\n"},
 		{"many small writes", trickle, get, "HTTP/1.1 200 OK\r\n" + plain + "Transfer-Encoding: chunked\r\n" + alive + "\r\n1001\r\n" + x + "x\r\n1000\r\n" + x + "\r\n70f\r\n" + x[:0x70f] + "\r\n0\r\n\r\n"},
 		{"HEAD", write("hello"), "HEAD / HTTP/1.1\r\nHost: h\r\n\r\n", "HTTP/1.1 200 OK\r\n" + plain + "Content-Length: 5\r\n" + alive + "\r\n"},
@@ -91,8 +100,8 @@ func TestFraming(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			raw, _ := exchangeWith(t, test.handler, test.request)
-			if got := withoutDate(t, raw); got != test.want {
-				t.Errorf("\n got %q\nwant %q", got, test.want)
+			if got, want := sortFields(withoutDate(t, raw)), sortFields(test.want); got != want {
+				t.Errorf("\n got %q\nwant %q", got, want)
 			}
 		})
 	}
@@ -149,6 +158,22 @@ func TestHeadHasNoTransferEncoding(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The Date is the present second, also after pauses.
+func TestDate(t *testing.T) {
+	inBubble(t, hello, nil, func(t *testing.T, k *fakeKernel) {
+		c := k.connect()
+		for _, pause := range []time.Duration{0, 300 * time.Millisecond, 800 * time.Millisecond, time.Second, 2500 * time.Millisecond, time.Minute, 1, 10 * time.Millisecond, 990 * time.Millisecond} {
+			k.pass(pause)
+			c.send(get)
+			_, rest, _ := strings.Cut(c.received(), "Date: ")
+			text, _, _ := strings.Cut(rest, "\r\n")
+			if want := time.Now().UTC().Format(http.TimeFormat); text != want {
+				t.Errorf("after %v: Date %q, want %q", pause, text, want)
+			}
+		}
+	})
 }
 
 func TestNoDate(t *testing.T) {

@@ -1,9 +1,11 @@
 package worker
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -95,24 +97,26 @@ func TestWriteFailureCountsOnce(t *testing.T) {
 
 // A client at the minimum rate gets everything, however long it takes.
 func TestWriteAtTheMinimumRate(t *testing.T) {
-	for name, memory := range map[string]int{"reactor": 2 * bigAnswer, "handler": 1000} {
+	const size = 100_000
+	handler := func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, strings.Repeat("x", size)) }
+	for name, memory := range map[string]int{"reactor": 2 * size, "handler": 1000} {
 		t.Run(name, func(t *testing.T) {
 			change := func(o *Options) {
 				only(func(t *Timeouts) { t.WriteMinRate, t.WriteGrace = 500, 20*time.Second })(o)
 				o.OutputMemory = memory
 			}
-			inBubble(t, writeBig, change, func(t *testing.T, k *fakeKernel) {
+			inBubble(t, handler, change, func(t *testing.T, k *fakeKernel) {
 				c := k.connect()
 				c.setRoom(0)
 				c.send(get)
 				bytes := 0
-				for range 2 * bigAnswer / 510 {
+				for range size/510 + 10 {
 					k.pass(time.Second)
 					c.take(510)
 					bytes += len(c.received())
 				}
-				if bytes < bigAnswer {
-					t.Errorf("%d bytes arrived of more than %d", bytes, bigAnswer)
+				if bytes < size {
+					t.Errorf("%d bytes arrived of more than %d", bytes, size)
 				}
 				if failures := k.Stats().WriteErrors; len(failures) > 0 {
 					t.Errorf("failures %v", failures)
@@ -120,6 +124,38 @@ func TestWriteAtTheMinimumRate(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A handler's own deadline for writing.
+func TestSetWriteDeadline(t *testing.T) {
+	var failed error
+	var took time.Duration
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		control := http.NewResponseController(w)
+		if err := control.SetWriteDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			t.Errorf("SetWriteDeadline = %v", err)
+		}
+		start := time.Now()
+		for failed == nil {
+			_, failed = io.WriteString(w, strings.Repeat("x", 10_000))
+		}
+		took = time.Since(start)
+	}
+	inBubble(t, handler, func(o *Options) { o.OutputMemory = 50_000 }, func(t *testing.T, k *fakeKernel) {
+		c := k.connect()
+		c.setRoom(20_000)
+		c.send(getPath("/x"))
+		k.pass(4 * time.Second)
+		c.take(10_000) // does not stretch it
+		k.pass(time.Minute)
+		if !errors.Is(failed, os.ErrDeadlineExceeded) || took != 5*time.Second {
+			t.Errorf("Write = %v after %v", failed, took)
+		}
+		if c.state().closedAt.IsZero() {
+			t.Error("the connection is still open")
+		}
+		k.wantUndelivered("deadline", "/x")
+	})
 }
 
 // Once the handler has returned a slow client holds no place, and it gets

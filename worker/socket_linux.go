@@ -262,12 +262,12 @@ func failureOf(err error) Failure {
 	return FailureOther
 }
 
-// tuneListener sets what accepted sockets inherit, once instead of per
-// connection: no delay for small answers, and probes that find a peer which
+// tune sets what accepted sockets inherit from their listener, so once instead
+// of per connection: no delay for small answers, and probes that find a peer which
 // vanished without a word. TCP_USER_TIMEOUT, refused on MPTCP sockets, bounds
 // how long unacknowledged bytes keep a dead connection; so only errors of
 // plain TCP sockets are reported.
-func tuneListener(fd int) error {
+func tune(fd int) error {
 	if family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || family != unix.AF_INET && family != unix.AF_INET6 {
 		return nil
 	}

@@ -277,6 +277,11 @@ func (s *Server) resume(sl *slot) {
 			return
 		}
 	}
+	if err := s.sendContinue(sl); err != nil {
+		s.clientFailed(c, err)
+		s.close(sl)
+		return
+	}
 	if sl.Seen()&(reactor.Readable|reactor.PeerClosed|reactor.HungUp) != 0 {
 		s.read(sl)
 		return

@@ -2,7 +2,7 @@ package worker
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"math"
 	"os"
 	"time"
@@ -12,7 +12,7 @@ import (
 
 // errTooSlow: the client does not take its answer at the minimum rate, or not
 // within the total time.
-var errTooSlow = errors.New("catamount: the client reads too slowly")
+var errTooSlow = fmt.Errorf("catamount: the client reads too slowly: %w", os.ErrDeadlineExceeded)
 
 // progress measures a client that does not take its output: from the moment
 // when the socket first refused bytes until it has taken all of them.
@@ -91,6 +91,7 @@ func (s *Server) sendSome(sl *slot, sc *scratch, p []byte) ([]byte, error) {
 // take waits in memory up to OutputMemory, and beyond that the handler does.
 func (s *Server) sendWhileServing(w *response, p []byte) error {
 	sc, sl := w.scratch, w.x.slot
+	s.join(sc)
 	for {
 		var err error
 		if p, err = s.sendSome(sl, sc, p); err != nil {
@@ -110,6 +111,7 @@ func (s *Server) sendWhileServing(w *response, p []byte) error {
 // sendAll waits until the socket has taken everything.
 func (s *Server) sendAll(w *response) error {
 	sc, sl := w.scratch, w.x.slot
+	s.join(sc)
 	for {
 		if _, err := s.sendSome(sl, sc, nil); err != nil {
 			return s.writeFailed(w, err)
@@ -121,6 +123,20 @@ func (s *Server) sendAll(w *response) error {
 			return s.writeFailed(w, err)
 		}
 	}
+}
+
+// join puts the answer that is being made behind the finished ones, on its way
+// to the socket. Until then those are lent, and the reactor may be sending
+// them.
+func (s *Server) join(sc *scratch) {
+	s.reclaim(sc)
+	if len(sc.out.B) == sc.outOff {
+		sc.out.B, sc.outOff = sc.out.B[:0], 0
+		sc.out, sc.cur = sc.cur, sc.out
+		return
+	}
+	sc.out.B = append(sc.out.B, sc.cur.B...)
+	sc.cur.B = sc.cur.B[:0]
 }
 
 // compact moves the unsent output to the front when that is cheap.

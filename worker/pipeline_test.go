@@ -1,0 +1,261 @@
+package worker
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Answers to requests that came together leave together: in one write, in
+// order.
+func TestPipelineIsOneWrite(t *testing.T) {
+	echo := func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.URL.Path) }
+	inBubble(t, echo, nil, func(t *testing.T, k *fakeKernel) {
+		c := k.connect()
+		var input strings.Builder
+		for i := range 16 {
+			input.WriteString(getPath(fmt.Sprintf("/%02d", i)))
+		}
+		for round := 1; round <= 3; round++ {
+			c.send(input.String())
+			got := c.received()
+			last := -1
+			for i := range 16 {
+				at := strings.Index(got, fmt.Sprintf("\r\n\r\n/%02d", i))
+				if at < last || at < 0 {
+					t.Fatalf("answer %d is missing or out of order in %q", i, got)
+				}
+				last = at
+			}
+			if n := c.state().writes; n != round {
+				t.Errorf("%d writes after %d rounds", n, round)
+			}
+		}
+	})
+}
+
+// Answers of all sizes and framings, in order, through a socket that takes
+// little at a time.
+func TestPipelineOfLargeAnswers(t *testing.T) {
+	sized := func(w http.ResponseWriter, r *http.Request) {
+		n, _ := strconv.Atoi(r.URL.Path[1:])
+		body := strings.Repeat(string(rune('a'+n%26)), n)
+		for len(body) > 0 { // in pieces of different sizes
+			m := min(len(body), 1+len(body)/3)
+			_, _ = io.WriteString(w, body[:m])
+			body = body[m:]
+		}
+	}
+	inBubble(t, sized, func(o *Options) { o.OutputMemory = 20_000 }, func(t *testing.T, k *fakeKernel) {
+		sizes := []int{0, 1, 5000, 70_000, 12, 4096, 4097, 300_000, 3, 16384, 2}
+		c := k.connect()
+		c.setRoom(0)
+		var input strings.Builder
+		for _, size := range sizes {
+			input.WriteString(getPath("/" + strconv.Itoa(size)))
+		}
+		c.send(input.String())
+		var got strings.Builder
+		for range 10_000 {
+			c.take(777)
+			more := c.received()
+			if got.WriteString(more); more == "" {
+				break
+			}
+		}
+		rest := got.String()
+		for _, size := range sizes {
+			var body string
+			body, rest = cutAnswer(t, rest)
+			if want := strings.Repeat(string(rune('a'+size%26)), size); body != want {
+				t.Fatalf("body of %d bytes %q, want %d", len(body), clip(body), size)
+			}
+		}
+		if rest != "" {
+			t.Errorf("behind the last answer: %q", clip(rest))
+		}
+	})
+}
+
+// cutAnswer takes one answer off the front and returns its body.
+func cutAnswer(t *testing.T, raw string) (body, rest string) {
+	t.Helper()
+	r := strings.NewReader(raw)
+	c := &client{t: t, reader: bufio.NewReader(r)}
+	a := c.answer()
+	if a.err != nil {
+		t.Fatalf("body: %v", a.err)
+	}
+	return a.body, raw[len(raw)-r.Len()-c.reader.Buffered():]
+}
+
+// A slow handler does not delay the answers before it.
+func TestSlowHandlerDelaysNobodyBeforeIt(t *testing.T) {
+	gate := make(chan struct{})
+	ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			waitFor(t, gate)
+		}
+		_, _ = io.WriteString(w, r.URL.Path)
+	})
+	c := ts.dial()
+	c.send(getPath("/1"), getPath("/2"), getPath("/slow"), getPath("/4"))
+	c.want(200, "/1")
+	c.want(200, "/2") // while the third handler runs
+	close(gate)
+	c.want(200, "/slow")
+	c.want(200, "/4")
+}
+
+// Nor does one that writes a little and then waits.
+func TestSlowWriterDelaysNobodyBeforeIt(t *testing.T) {
+	gate := make(chan struct{})
+	ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, r.URL.Path)
+		if r.URL.Path == "/slow" {
+			waitFor(t, gate)
+		}
+	})
+	c := ts.dial()
+	c.send(getPath("/1"), getPath("/2"), getPath("/slow"))
+	c.want(200, "/1")
+	c.want(200, "/2")
+	close(gate)
+	c.want(200, "/slow")
+}
+
+// While a handler takes its time the reactor rests: what was lent to it has
+// long been sent.
+func TestReactorRestsDuringASlowHandler(t *testing.T) {
+	slow := func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			<-time.After(2 * time.Minute)
+		}
+	}
+	inBubble(t, slow, nil, func(t *testing.T, k *fakeKernel) {
+		c := k.connect()
+		c.send(get + getPath("/slow"))
+		k.pass(time.Second)
+		if got := c.received(); !strings.HasPrefix(got, "HTTP/1.1 200") {
+			t.Errorf("answer %q before the slow one", got)
+		}
+		before := k.poller.Waits()
+		k.pass(time.Minute)
+		if looks := k.poller.Waits() - before; looks > 20 {
+			t.Errorf("the reactor woke up %d times in a minute in which nothing happened", looks)
+		}
+		k.pass(time.Minute)
+	})
+}
+
+// A client that pipelines thousands of requests does not keep the only place
+// to itself.
+func TestPipeliningIsFair(t *testing.T) {
+	const many, others = 5000, 8
+	for _, inline := range []int{1, 32} {
+		t.Run(fmt.Sprint("MaxFastInline ", inline), func(t *testing.T) {
+			var order []string // only one place: only one handler at a time
+			ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
+				order = append(order, r.URL.Path)
+			}, func(o *Options) { o.MaxThreads, o.MaxFastInline = 1, inline })
+			greedy := ts.dial()
+			var rest []*client
+			for range others {
+				rest = append(rest, ts.dial())
+			}
+			ts.waitState(StateNew, others+1)
+			release := ts.holdReactor() // all of them in one batch
+			sent := make(chan struct{})
+			go func() {
+				defer close(sent)
+				_, _ = io.WriteString(greedy, strings.Repeat(getPath("/greedy"), many))
+			}()
+			for _, c := range rest {
+				c.send(getPath("/other"))
+			}
+			release()
+			for _, c := range rest {
+				c.want(200, "")
+			}
+			for range many {
+				greedy.want(200, "")
+			}
+			waitFor(t, sent)
+			ts.stop()
+			// Before the last of the others the greedy one may have had some turns,
+			// each of at most so many requests.
+			before, left := 0, others
+			for _, path := range order {
+				if path == "/other" {
+					left--
+				} else if left > 0 {
+					before++
+				}
+			}
+			if limit := (others + 2) * inline; before > limit || left > 0 {
+				t.Errorf("%d requests of the greedy client came before the last other one, want at most %d", before, limit)
+			}
+		})
+	}
+}
+
+// The last answer of a connection announces that it is.
+func TestMaxKeepAlive(t *testing.T) {
+	for name, together := range map[string]bool{"one by one": false, "pipelined": true} {
+		t.Run(name, func(t *testing.T) {
+			ts := startServer(t, hello, func(o *Options) { o.MaxKeepAlive = 3 })
+			c := ts.dial()
+			if together {
+				c.send(strings.Repeat(get, 5))
+			}
+			for i := 1; i <= 3; i++ {
+				if !together {
+					c.send(get)
+				}
+				if a := c.want(200, "Hello, World!"); a.Close != (i == 3) {
+					t.Errorf("answer %d: close announced: %t", i, a.Close)
+				}
+			}
+			c.wantEnd()
+			if n := ts.Stats().RequestsCount; n != 3 {
+				t.Errorf("%d requests served", n)
+			}
+		})
+	}
+}
+
+// A client that waits for 100 Continue gets it also when its request came
+// behind one whose answer it has yet to take.
+func TestContinueBehindASlowAnswer(t *testing.T) {
+	inBubble(t, writeBig, func(o *Options) { o.OutputMemory = 2 * bigAnswer }, func(t *testing.T, k *fakeKernel) {
+		c := k.connect()
+		c.setRoom(1000)
+		c.send(get + "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+		k.pass(time.Second)
+		c.take(-1)
+		if got := c.received(); !strings.HasSuffix(got, "xHTTP/1.1 100 Continue\r\n\r\n") {
+			t.Fatalf("after the answer: %q", got[max(0, len(got)-60):])
+		}
+		c.send("hello")
+		if got := c.received(); !strings.HasPrefix(got, "HTTP/1.1 200") {
+			t.Errorf("answer %q", clip(got))
+		}
+	})
+}
+
+// 100 Continue never comes before the answers to earlier requests.
+func TestContinueBehindAnAnswer(t *testing.T) {
+	inBubble(t, hello, nil, func(t *testing.T, k *fakeKernel) {
+		c := k.connect()
+		c.send(get + get + "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n")
+		got := c.received()
+		if strings.Count(got, "Hello, World!") != 2 || !strings.HasSuffix(got, "World!HTTP/1.1 100 Continue\r\n\r\n") {
+			t.Errorf("got %q", got)
+		}
+	})
+}

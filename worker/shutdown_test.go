@@ -1,0 +1,415 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// modes runs a test with and without the reactor's buffering.
+func modes(t *testing.T, test func(t *testing.T, mode func(*Options))) {
+	t.Run("queueing", func(t *testing.T) { test(t, func(*Options) {}) })
+	t.Run("blocking", func(t *testing.T) { test(t, func(o *Options) { o.QueueRequests = false }) })
+}
+
+// shutdown begins one, and delivers its result.
+func (ts *testServer) shutdown() chan error {
+	done := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		done <- ts.Shutdown(ctx)
+	}()
+	return done
+}
+
+func (ts *testServer) wantShutdown(done chan error) {
+	ts.t.Helper()
+	if err := waitFor(ts.t, done); err != nil {
+		ts.t.Errorf("Shutdown = %v", err)
+	}
+	if err := waitFor(ts.t, ts.served); err != http.ErrServerClosed {
+		ts.t.Errorf("Serve = %v", err)
+	}
+}
+
+// Idle connections see their end, never a reset, and at once.
+func TestShutdownWithIdleConnections(t *testing.T) {
+	modes(t, func(t *testing.T, mode func(*Options)) {
+		ts := startServer(t, hello, mode)
+		var clients []*client
+		for i := range 20 {
+			c := ts.dial()
+			if i > 5 { // the others have not sent anything yet
+				c.send(get)
+				c.want(200, "Hello, World!")
+			}
+			clients = append(clients, c)
+		}
+		ts.until("all are accepted", func() bool { return ts.Stats().Accepted == 20 })
+		done := ts.shutdown()
+		for _, c := range clients {
+			c.wantEnd()
+			c.Close()
+		}
+		ts.wantShutdown(done)
+	})
+}
+
+// What runs is finished: its answer arrives whole and announces the end.
+func TestShutdownFinishesRequests(t *testing.T) {
+	modes(t, func(t *testing.T, mode func(*Options)) {
+		entered, gate := make(chan struct{}, 3), make(chan struct{})
+		ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
+			entered <- struct{}{}
+			waitFor(t, gate)
+			if err := r.Context().Err(); err != nil {
+				t.Errorf("the context has ended: %v", err)
+			}
+			hello(w, r)
+		}, mode)
+		var clients []*client
+		for range cap(entered) {
+			c := ts.dial()
+			c.send(get)
+			clients = append(clients, c)
+		}
+		for range clients {
+			waitFor(t, entered)
+		}
+		done := ts.shutdown()
+		waitFor(t, ts.drainBegun)
+		ts.until("the listener is closed", func() bool {
+			conn, err := net.Dial("tcp", ts.addr)
+			if err == nil {
+				conn.Close()
+			}
+			return err != nil
+		})
+		select {
+		case err := <-done:
+			t.Fatalf("Shutdown = %v while requests run", err)
+		default:
+		}
+		close(gate)
+		for _, c := range clients {
+			if a := c.want(200, "Hello, World!"); !a.Close {
+				t.Error("the end is not announced")
+			}
+			c.wantEnd()
+			c.Close()
+		}
+		ts.wantShutdown(done)
+	})
+}
+
+// Clients that are in the middle of sending a request may finish it.
+func TestShutdownWaitsForRequestsUnderWay(t *testing.T) {
+	modes(t, func(t *testing.T, mode func(*Options)) {
+		ts := startServer(t, hello, mode)
+		head, body := ts.dial(), ts.dial()
+		head.send("GET / HTTP/1.1\r\nHos")
+		body.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhel")
+		const sent = 19 + 50
+		ts.until("the server has read both", func() bool { return ts.Stats().BytesIn == sent })
+		done := ts.shutdown()
+		waitFor(t, ts.drainBegun)
+		head.send("t: h\r\n\r\n")
+		body.send("lo")
+		for _, c := range []*client{head, body} {
+			if a := c.want(200, "Hello, World!"); !a.Close {
+				t.Error("the end is not announced")
+			}
+			c.wantEnd()
+			c.Close()
+		}
+		ts.wantShutdown(done)
+	})
+}
+
+// A slow reader gets all of its answer.
+func TestShutdownFinishesWriting(t *testing.T) {
+	const size = 8 << 20 // more than sockets hold
+	ts := startServer(t, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, strings.Repeat("x", size))
+	}, func(o *Options) { o.OutputMemory = 2 * size })
+	c := ts.dial()
+	c.send(get)
+	ts.waitState(StateWriting, 1)
+	done := ts.shutdown()
+	waitFor(t, ts.drainBegun)
+	if a := c.answer(); len(a.body) != size || a.err != nil {
+		t.Errorf("%d bytes, %v", len(a.body), a.err)
+	}
+	c.wantEnd()
+	c.Close()
+	ts.wantShutdown(done)
+}
+
+// Pipelined requests that have come are answered, the last with the
+// announcement.
+func TestShutdownDuringAPipeline(t *testing.T) {
+	entered, gate := make(chan struct{}, 1), make(chan struct{})
+	ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/wait" {
+			entered <- struct{}{}
+			waitFor(t, gate)
+		}
+		hello(w, r)
+	})
+	c := ts.dial()
+	c.send(get, getPath("/wait"), get)
+	c.want(200, "Hello, World!")
+	waitFor(t, entered)
+	done := ts.shutdown()
+	waitFor(t, ts.drainBegun)
+	close(gate)
+	if a := c.want(200, "Hello, World!"); !a.Close {
+		t.Error("the end is not announced")
+	}
+	c.wantEnd()
+	c.Close()
+	ts.wantShutdown(done)
+}
+
+// When the context ends first, what runs goes on; Close ends it.
+func TestShutdownHonoursItsContext(t *testing.T) {
+	modes(t, func(t *testing.T, mode func(*Options)) {
+		entered, ended := make(chan struct{}), make(chan error, 1)
+		ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
+			close(entered)
+			waitFor(t, r.Context().Done())
+			ended <- r.Context().Err()
+		}, mode)
+		c := ts.dial()
+		c.send(get)
+		waitFor(t, entered)
+		cause := errors.New("enough")
+		ctx, cancel := context.WithCancelCause(context.Background())
+		cancel(cause)
+		if err := ts.Shutdown(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("Shutdown = %v", err)
+		}
+		select {
+		case err := <-ended:
+			t.Fatalf("the request was ended: %v", err)
+		default:
+		}
+		if err := ts.Close(); err != nil {
+			t.Errorf("Close = %v", err)
+		}
+		if err := waitFor(t, ended); err != context.Canceled {
+			t.Errorf("Err() = %v", err)
+		}
+		ts.wantShutdown(ts.shutdown())
+	})
+}
+
+// Hijacked connections are not waited for: they are their handlers' own.
+func TestShutdownDoesNotWaitForHijackers(t *testing.T) {
+	taken, gate := make(chan net.Conn, 1), make(chan struct{})
+	ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
+		conn, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		taken <- conn
+		<-gate
+	})
+	c := ts.dial()
+	c.send(get)
+	conn := waitFor(t, taken)
+	ctx, cancel := context.WithTimeout(context.Background(), patience/4)
+	defer cancel()
+	if err := ts.Shutdown(ctx); err != nil {
+		t.Errorf("Shutdown = %v", err)
+	}
+	if _, err := io.WriteString(conn, "alive\n"); err != nil {
+		t.Errorf("the hijacked connection: %v", err)
+	}
+	if line, err := c.reader.ReadString('\n'); line != "alive\n" {
+		t.Errorf("read %q, %v", line, err)
+	}
+	close(gate)
+}
+
+func TestRegisterOnShutdown(t *testing.T) {
+	ts := startServer(t, hello)
+	called := make(chan int, 2)
+	ts.RegisterOnShutdown(func() { called <- 1 })
+	ts.RegisterOnShutdown(func() { called <- 2 })
+	done := ts.shutdown()
+	if sum := waitFor(t, called) + waitFor(t, called); sum != 3 {
+		t.Errorf("sum %d", sum)
+	}
+	ts.wantShutdown(done)
+	if err := waitFor(t, ts.shutdown()); err != nil { // a second one finds nothing to do
+		t.Errorf("Shutdown = %v", err)
+	}
+	if len(called) > 0 {
+		t.Error("called again")
+	}
+	if err := ts.Serve(listenTCP(t)); err != http.ErrServerClosed {
+		t.Errorf("Serve afterwards = %v", err)
+	}
+}
+
+// Somebody else may close the listener: Serve returns, connections go on.
+func TestListenerClosedByOthers(t *testing.T) {
+	for name, listen := range map[string]func() (net.Listener, error){
+		"tcp":  func() (net.Listener, error) { return net.Listen("tcp", "127.0.0.1:0") },
+		"unix": func() (net.Listener, error) { return net.Listen("unix", filepath.Join(t.TempDir(), "s")) },
+		"other": func() (net.Listener, error) {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			return struct{ net.Listener }{l}, err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ts := newTestServer(t, hello)
+			l, err := listen()
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() { ts.served <- ts.Serve(l) }()
+			conn, err := net.Dial(l.Addr().Network(), l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			_ = conn.SetDeadline(time.Now().Add(patience))
+			_, _ = io.WriteString(conn, get)
+			if n, err := conn.Read(make([]byte, 1000)); n == 0 {
+				t.Fatal(err)
+			}
+			l.Close()
+			if err := waitFor(t, ts.served); err == nil || errors.Is(err, http.ErrServerClosed) {
+				t.Errorf("Serve = %v, want what became of the listener", err)
+			}
+			_, _ = io.WriteString(conn, get)
+			if n, err := conn.Read(make([]byte, 1000)); n == 0 {
+				t.Errorf("the connection: %v", err)
+			}
+		})
+	}
+}
+
+// One server may serve several listeners; all end with it.
+func TestSeveralListeners(t *testing.T) {
+	ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, r.Context().Value(http.LocalAddrContextKey).(net.Addr).String()+r.Context().Value(contextTestKey{}).(string))
+	}, func(o *Options) { o.BaseContext = context.WithValue(context.Background(), contextTestKey{}, " base") })
+	second, third := listenTCP(t), listenTCP(t)
+	go func() { ts.served <- ts.Serve(second) }()
+	own := context.WithValue(context.Background(), contextTestKey{}, " own")
+	go func() { ts.served <- ts.ServeContext(own, third) }()
+	for addr, want := range map[string]string{ts.addr: " base", second.Addr().String(): " base", third.Addr().String(): " own"} {
+		c := dialTCP(t, addr)
+		c.send(get)
+		c.want(200, addr+want)
+		c.Close()
+	}
+	done := ts.shutdown()
+	for range 3 {
+		if err := waitFor(t, ts.served); err != http.ErrServerClosed {
+			t.Errorf("Serve = %v", err)
+		}
+	}
+	if err := waitFor(t, done); err != nil {
+		t.Errorf("Shutdown = %v", err)
+	}
+}
+
+// Close cancels contexts and cuts connections, in whatever state they are.
+func TestClose(t *testing.T) {
+	modes(t, func(t *testing.T, mode func(*Options)) {
+		entered, ended := make(chan struct{}), make(chan error, 1)
+		ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/wait" {
+				close(entered)
+				waitFor(t, r.Context().Done())
+				ended <- r.Context().Err()
+			}
+			hello(w, r)
+		}, mode)
+		running, idle, half, fresh := ts.dial(), ts.dial(), ts.dial(), ts.dial()
+		running.send(getPath("/wait"))
+		idle.send(get)
+		idle.want(200, "Hello, World!")
+		half.send("GET / HT")
+		waitFor(t, entered)
+		ts.until("all are accepted", func() bool { return ts.Stats().Accepted == 4 })
+		if err := ts.Close(); err != nil {
+			t.Errorf("Close = %v", err)
+		}
+		if err := waitFor(t, ended); err != context.Canceled {
+			t.Errorf("Err() = %v", err)
+		}
+		for _, c := range []*client{running, idle, half, fresh} {
+			if _, err := io.ReadAll(c.reader); errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("a connection goes on: %v", err)
+			}
+		}
+		if err := waitFor(t, ts.served); err != http.ErrServerClosed {
+			t.Errorf("Serve = %v", err)
+		}
+	})
+}
+
+// However shutdown and requests cross, each client gets an answer or a quiet
+// end, and Shutdown returns long before any deadline.
+func TestShutdownUnderLoad(t *testing.T) {
+	modes(t, func(t *testing.T, mode func(*Options)) {
+		for range 30 {
+			ts := startServer(t, hello, mode, func(o *Options) { o.MaxThreads = 4 })
+			const clients = 4
+			reported := make(chan error, clients)
+			begun := make(chan struct{}, clients)
+			for range clients {
+				c := ts.dial()
+				go func() { reported <- keepAsking(c, begun) }()
+			}
+			for range clients {
+				waitFor(t, begun)
+			}
+			ts.wantShutdown(ts.shutdown())
+			for range clients {
+				if err := waitFor(t, reported); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ts.stop()
+		}
+	})
+}
+
+// keepAsking sends requests until the connection ends, and says whether that
+// was in order.
+func keepAsking(c *client, begun chan struct{}) error {
+	defer c.Close()
+	for i := 0; ; i++ {
+		if i == 1 {
+			begun <- struct{}{}
+		}
+		// Sending may fail once the server has gone.
+		_, _ = io.WriteString(c, get)
+		a, err := http.ReadResponse(c.reader, nil)
+		if err != nil {
+			// A request that crossed our end on its way has no answer.
+			return nil
+		}
+		if body, err := io.ReadAll(a.Body); err != nil || string(body) != "Hello, World!" {
+			return errors.Join(errors.New("an answer was cut"), err)
+		}
+		if a.Close {
+			return nil
+		}
+	}
+}
