@@ -91,8 +91,9 @@ type Server struct {
 	// timeout=65). It must be shorter than IdleTimeout, so that a client who
 	// keeps to it never sends into a closing connection.
 	AdvertisedIdle time.Duration
-	// WriteTimeout, default off: how long an answer may wait, in all, for a
-	// client that does not take it.
+	// WriteTimeout, default off: how long an answer may wait at a stretch, from
+	// when the socket refuses bytes until it has taken all of them. The handler's
+	// own time does not count.
 	WriteTimeout time.Duration
 	// WriteMinRate, default 500 bytes per second: what a client must take, on
 	// average, of an answer that waits for it, once WriteGrace, default 20 s,

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -62,12 +63,14 @@ func TestValidate(t *testing.T) {
 	}
 }
 
+var registerZero = sync.OnceFunc(func() { http.HandleFunc("GET /zero", hello) })
+
 func TestZeroServer(t *testing.T) {
 	s := &catamount.Server{Logger: slog.New(slog.DiscardHandler)}
 	if stats := s.Stats(); stats.MaxThreads != 0 || stats.RequestsCount != 0 {
 		t.Errorf("stats of a server that does not serve: %+v", stats)
 	}
-	http.HandleFunc("GET /zero", hello) // the nil handler is the default mux
+	registerZero() // the nil handler is the default mux
 	answer := talk(t, dial(t, "tcp", serve(t, s)), request("GET /zero HTTP/1.1", "Host: h", "Connection: close"))
 	if !strings.HasSuffix(answer, "Hello, World!") {
 		t.Errorf("answer %q", answer)

@@ -81,6 +81,7 @@ const (
 	stateMethod                      // method or the SP after it
 	stateTarget                      // target or the SP after it
 	stateVersion                     // version or the CRLF after it
+	stateRPC                         // second LF of a request of net/rpc
 	statePreface                     // CR after the request line of HTTP/2's preface
 	stateFieldStart                  // start of a field line, or CR of the last line
 	stateFieldName                   // name or the colon after it

@@ -31,6 +31,8 @@ func (h *Head) parseRequestLine(buf []byte, limits *Limits) bool {
 		fallthrough
 	case stateVersion:
 		return h.parseVersion(buf) && (h.state != statePreface || h.parsePreface(buf))
+	case stateRPC:
+		return h.parseRPC(buf)
 	case statePreface:
 		return h.parsePreface(buf)
 	}
@@ -242,6 +244,10 @@ func (h *Head) parseVersion(buf []byte) bool {
 				return false
 			}
 		case 8:
+			if c == '\n' && h.isRPC(buf) {
+				h.state, h.pos = stateRPC, uint32(i+1)
+				return h.parseRPC(buf)
+			}
 			ok = c == '\r'
 		case 9:
 			if c != '\n' {
@@ -287,6 +293,28 @@ func (h *Head) parsePreface(buf []byte) bool {
 		return h.fail(ReasonUnsupportedVersion, "")
 	}
 	h.state = stateFieldStart
+	return true
+}
+
+// isRPC recognises the one request of net/rpc's client, which it ends with two
+// bare LFs: "CONNECT /path HTTP/1.0\n\n". RFC 9112 section 2.2 leaves bare LF to
+// the recipient; without fields and without a body there is nothing that two
+// servers could understand in two ways.
+func (h *Head) isRPC(buf []byte) bool {
+	return h.Major == 1 && h.Minor == 0 && h.Form == OriginForm && string(h.Method.In(buf)) == "CONNECT"
+}
+
+// parseRPC sees to it that no field follows.
+func (h *Head) parseRPC(buf []byte) bool {
+	i := int(h.pos)
+	if i == len(buf) {
+		return h.wait(stateRPC, i, i)
+	}
+	if buf[i] != '\n' {
+		return h.fail(ReasonBareLF, "")
+	}
+	h.state, h.pos = stateDone, uint32(i+1)
+	h.ContentLength = -1
 	return true
 }
 

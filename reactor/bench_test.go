@@ -87,8 +87,9 @@ func (e *eager) expire(now int64) {
 
 // BenchmarkDeadline is what a request costs that moves its client's deadline.
 //
-// "step" is the bare step, a store or a move to the tail, beside "none", which
-// only touches the client: a request does that in any case. "request" has all
+// Each begins with the record of an event, as a request does, which brings the
+// client into the cache. "step" is the bare step behind it, a store or a move
+// to the tail; "none" is without any, for comparison. "request" has all
 // that belongs to it: taking the client and giving it back (by Release, or by
 // message where the list is the reactor's), and its share of the looks for what
 // is due. A message that finds the reactor asleep costs a wake-up besides; here
@@ -106,7 +107,7 @@ func BenchmarkDeadline(b *testing.B) {
 			for i := 0; b.Loop(); i++ {
 				now += benchPace
 				s := slots[order[i%len(order)]]
-				s.Value[0]++
+				s.record(Readable)
 				f(e, s, now+benchIdle)
 			}
 		})
@@ -120,7 +121,7 @@ func BenchmarkDeadline(b *testing.B) {
 		b.ReportAllocs()
 		for i := 0; b.Loop(); i++ {
 			s := slots[order[i%len(order)]]
-			s.Value[0]++
+			s.record(Readable)
 			s.word.Store(wordOwned)
 			s.Release()
 		}
@@ -134,7 +135,7 @@ func BenchmarkDeadline(b *testing.B) {
 		for i := 0; b.Loop(); i++ {
 			now += benchPace
 			s := slots[order[i%len(order)]]
-			s.Value[0]++
+			s.record(Readable)
 			r.Take(s)
 			s.SetDeadline(now + benchIdle)
 			s.Release()
@@ -153,7 +154,7 @@ func BenchmarkDeadline(b *testing.B) {
 		for i := 0; b.Loop(); i++ {
 			now += benchPace
 			s := slots[order[i%len(order)]]
-			s.Value[0]++
+			s.record(Readable)
 			if !s.Owned() { // twice in a batch: it is in the mail already
 				e.remove(s)
 				s.word.Store(wordOwned)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"sync"
 	"syscall"
 	"time"
 )
@@ -60,82 +59,87 @@ func (s *Server) waitUntilNotFull() {
 // other connection is put behind a socket pair, which costs two goroutines
 // and a copy, and gives it everything else that a client has.
 func (s *Server) adoptConn(l *listener, conn net.Conn) {
-	fd, b, err := descriptorOf(conn)
-	if err == nil {
-		peer := addressOf(conn.RemoteAddr())
-		err = s.reactor.Do(func() { s.adopt(l, fd, peer, b) })
-		if err != nil {
-			_ = s.sockets.close(fd)
-			if b != nil {
-				b.closed()
-			}
-		}
-		return
-	}
-	conn.Close()
-	s.log.error(limitKey{event: "bridge"}, "connection could not be taken over", "peer", conn.RemoteAddr().String(), "err", err)
-}
-
-// descriptorOf returns a descriptor that stands for the connection.
-func descriptorOf(conn net.Conn) (int, *bridge, error) {
 	switch conn.(type) {
 	case *net.TCPConn, *net.UnixConn:
+		peer := addressOf(conn.RemoteAddr())
 		fd, err := duplicate(conn.(syscall.Conn))
-		if err == nil {
-			conn.Close() // the duplicate keeps the connection
+		conn.Close() // the duplicate keeps the connection
+		if err != nil {
+			s.log.error(limitKey{event: "adopt"}, "connection could not be taken over", "peer", peer.String(), "err", err)
+			return
 		}
-		return fd, nil, err
+		if s.reactor.Do(func() { s.adopt(l, fd, peer, nil) }) != nil {
+			_ = s.sockets.close(fd)
+		}
+	default:
+		go s.runBridge(l, conn)
 	}
-	fd, theirs, err := socketPair()
-	if err != nil {
-		return -1, nil, err
-	}
-	b := &bridge{conn: conn, inner: theirs.(*net.UnixConn)}
-	b.copies.Add(2)
-	go b.inward()
-	go b.outward()
-	return fd, b, nil
 }
 
 // bridge carries bytes between a connection that has no descriptor of its own
-// and a socket that the reactor can watch. Its two goroutines end when either
-// side does.
+// and a socket that the reactor can watch. Its goroutines end when either side
+// does.
 type bridge struct {
 	conn   net.Conn
 	inner  *net.UnixConn
-	copies sync.WaitGroup
+	remote string // the peer's address
+	grace  time.Duration
 }
 
-// inward carries what the client sends; its end of file is passed on.
-func (b *bridge) inward() {
-	defer b.copies.Done()
-	_, err := io.Copy(b.inner, b.conn)
+// runBridge is the goroutine of what comes in. Asking for the peer's address
+// may wait for bytes of the client (listeners for the PROXY protocol): so it is
+// done here and not where others are accepted, and not for ever.
+func (s *Server) runBridge(l *listener, conn net.Conn) {
+	defer conn.Close()
+	if first := s.options.Timeouts.FirstByte; first > 0 {
+		_ = conn.SetReadDeadline(time.Now().Add(first))
+	}
+	remote := conn.RemoteAddr()
+	_ = conn.SetReadDeadline(time.Time{})
+	fd, theirs, err := socketPair()
 	if err != nil {
+		s.log.error(limitKey{event: "adopt"}, "connection could not be taken over", "peer", remote.String(), "err", err)
+		return
+	}
+	b := &bridge{conn: conn, inner: theirs.(*net.UnixConn), remote: remote.String(), grace: max(s.options.Timeouts.Linger, time.Second)}
+	if s.reactor.Do(func() { s.adopt(l, fd, addressOf(remote), b) }) != nil {
+		_ = s.sockets.close(fd)
 		b.inner.Close()
 		return
 	}
-	_ = b.inner.CloseWrite()
+	outward := make(chan struct{})
+	go func() {
+		defer close(outward)
+		b.outward()
+	}()
+	_, _ = io.Copy(b.inner, conn)
+	_ = b.inner.CloseWrite() // the client's end of file, or its failure, is passed on
+	<-outward
+	b.inner.Close()
 }
 
 // outward carries the answers, and ends the connection after the last.
 func (b *bridge) outward() {
-	defer b.copies.Done()
-	_, _ = io.Copy(b.conn, b.inner)
+	if _, err := io.Copy(b.conn, b.inner); err != nil {
+		// The client is gone: whoever writes to it must not wait for it.
+		b.inner.Close()
+		b.conn.Close()
+		return
+	}
 	if half, ok := b.conn.(interface{ CloseWrite() error }); ok && half.CloseWrite() == nil {
-		return // inward goes on until the client has closed, or we do
+		// What the client still sends is awaited, but not for long; then both
+		// copies have ended.
+		_ = b.conn.SetReadDeadline(time.Now().Add(b.grace))
+		return
 	}
 	b.conn.Close()
 }
 
-// closed is called when our end of the pair has been closed: what was written
-// to it is still carried to the client, then the connection is closed.
+// closed is called when our end of the pair has been closed. What was written
+// to it is still carried to a client that takes it in time.
 func (b *bridge) closed() {
-	go func() { // ends with the copies
-		_ = b.conn.SetReadDeadline(time.Unix(1, 0))
-		b.copies.Wait()
-		b.conn.Close()
-		b.inner.Close()
-	}()
+	_ = b.conn.SetReadDeadline(time.Unix(1, 0))
+	_ = b.conn.SetWriteDeadline(time.Now().Add(b.grace))
 }
 
 // tlsState is what http.Request.TLS has for a bridged TLS connection.

@@ -94,6 +94,9 @@ func (c *requestContext) localAddr() net.Addr {
 	x.response.mu.Lock()
 	defer x.response.mu.Unlock()
 	if !x.response.finished && !x.response.hijacked {
+		if b := x.client().bridged; b != nil {
+			return b.conn.LocalAddr()
+		}
 		if addr := localAddress(x.slot.FD()); addr != nil {
 			return addr
 		}

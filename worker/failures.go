@@ -93,7 +93,7 @@ func (s *Server) noteRefusal(sl *slot, err error, fresh []byte) (status int, rea
 		s.stats.expectations.Add(1)
 	default:
 		s.stats.bodyStorageErrors.Add(1)
-		s.log.error(limitKey{event: "body storage"}, "request body could not be stored", "peer", c.peer.String(), "status", status, "err", err)
+		s.log.error(limitKey{event: "body storage"}, "request body could not be stored", "peer", c.peerText(), "status", status, "err", err)
 		return status, reason
 	}
 	first := c.unread()
@@ -105,7 +105,7 @@ func (s *Server) noteRefusal(sl *slot, err error, fresh []byte) (status int, rea
 		message = "TLS handshake on a plain-text port"
 	}
 	s.log.warn(limitKey{event: reason, peer: c.peer.ip}, message,
-		"peer", c.peer.String(), "status", status, "reason", reason, "detail", detail,
+		"peer", c.peerText(), "status", status, "reason", reason, "detail", detail,
 		"bytes", strconv.Quote(string(first[:min(len(first), 64)])))
 	return status, reason
 }
@@ -158,7 +158,7 @@ func (s *Server) noteTimeout(sl *slot, now int64) {
 		bytes = int64(len(p.in.B) - p.off)
 	}
 	s.stats.timeouts[phase].Add(1)
-	attributes := []any{"peer", c.peer.String(), "phase", phase.String(), "bytes", bytes, "elapsed", time.Duration(now - p.headAt)}
+	attributes := []any{"peer", c.peerText(), "phase", phase.String(), "bytes", bytes, "elapsed", time.Duration(now - p.headAt)}
 	if p.x != nil {
 		attributes = append(attributes, "method", p.x.request.Method, "path", p.x.request.URL.Path)
 	}
@@ -192,7 +192,7 @@ func (s *Server) clientLeft(c *Client) {
 		return
 	}
 	s.stats.vanished.Add(1)
-	s.log.info(limitKey{event: "vanished", peer: c.peer.ip}, "client left in the middle of a request", "peer", c.peer.String(), "phase", c.phase())
+	s.log.info(limitKey{event: "vanished", peer: c.peer.ip}, "client left in the middle of a request", "peer", c.peerText(), "phase", c.phase())
 }
 
 // clientFailed: reading failed, as a rule because the peer reset the
@@ -203,7 +203,15 @@ func (s *Server) clientFailed(c *Client, err error) {
 	}
 	s.stats.vanished.Add(1)
 	s.log.info(limitKey{event: "vanished", peer: c.peer.ip}, "connection failed in the middle of a request",
-		"peer", c.peer.String(), "phase", c.phase(), "err", err)
+		"peer", c.peerText(), "phase", c.phase(), "err", err)
+}
+
+// peerText is how a client is named in the log.
+func (c *Client) peerText() string {
+	if c.bridged != nil {
+		return c.bridged.remote
+	}
+	return c.peer.String()
 }
 
 func (c *Client) phase() string {

@@ -56,7 +56,7 @@ func (w *response) notice(key string, values []string) (send bool) {
 	case "Content-Length":
 		w.readLength(values)
 		w.noLength = w.noLength || len(values) == 0 || values[0] == "" // set to nil: not wanted
-		return false                              // compose writes it
+		return false                                                   // compose writes it
 	case "Content-Encoding":
 		w.userEncoding = w.userEncoding || len(values) > 0 && values[0] != ""
 	case "Transfer-Encoding":

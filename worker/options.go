@@ -78,7 +78,8 @@ type Timeouts struct {
 	// than Idle, so that a client who keeps to it never meets a closing
 	// connection.
 	AdvertisedIdle time.Duration
-	// Write: for a whole answer, counted while the socket does not take it.
+	// Write: from when the socket refuses bytes of an answer until it has taken
+	// all of them.
 	Write time.Duration
 	// WriteMinRate: bytes per second that a client must take, on average, while
 	// bytes wait for it, once WriteGrace has passed.

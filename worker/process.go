@@ -69,7 +69,7 @@ func (s *Server) process(place *threadpool.Place, sl *slot) {
 	}
 	gone := false
 	defer func() {
-		if !gone { // the handler ended its goroutine (runtime.Goexit)
+		if !gone && !x.response.hijacked { // the handler ended its goroutine (runtime.Goexit)
 			s.handBack(sl, sc, thenClose)
 		}
 	}()

@@ -74,8 +74,8 @@ func (s *Server) wantsKeepAlive(head *parser.Head) bool {
 func (x *exchange) headText(raw []byte, c *Client) string {
 	var space [64]byte
 	peer := space[:0]
-	if c.bridged != nil && c.peer.family == 0 {
-		peer = append(peer, c.bridged.conn.RemoteAddr().String()...)
+	if c.bridged != nil {
+		peer = append(peer, c.bridged.remote...)
 	} else if c.peer.hasZone() {
 		peer = peerWithZone(x.slot.FD(), &c.peer).AppendTo(peer)
 	} else {

@@ -84,7 +84,9 @@ func NewServer(options Options) (*Server, error) {
 		drained:    make(chan struct{}),
 		finished:   make(chan struct{}),
 		shadow: &http.Server{Handler: options.Handler, IdleTimeout: options.Timeouts.Idle,
-			ReadHeaderTimeout: options.Timeouts.Head, MaxHeaderBytes: options.Limits.Head},
+			ReadHeaderTimeout: options.Timeouts.Head, MaxHeaderBytes: options.Limits.Head,
+			// http.TimeoutHandler logs through it.
+			ErrorLog: slog.NewLogLogger(options.Logger.Handler(), slog.LevelWarn)},
 	}
 	if s.sockets == nil {
 		s.sockets = kernelSockets()

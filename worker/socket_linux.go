@@ -165,6 +165,7 @@ func receive(fd int, p []byte) (int, error) {
 		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(min(len(p), rawLimit)), 0, 0, 0)
 		switch errno {
 		case 0:
+			raceAcquire(fd)
 			return int(n), nil
 		case unix.EINTR:
 			continue
@@ -181,6 +182,7 @@ func send(fd int, a, b []byte) (int, error) {
 	if len(a) == 0 {
 		return 0, nil
 	}
+	raceRelease()
 	if len(b) > 0 {
 		return sendVector(fd, a, b)
 	}

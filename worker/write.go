@@ -92,6 +92,9 @@ func (s *Server) sendSome(sl *slot, sc *scratch, p []byte) ([]byte, error) {
 func (s *Server) sendWhileServing(w *response, p []byte) error {
 	sc, sl := w.scratch, w.x.slot
 	s.join(sc)
+	if w.isPastDeadline() {
+		return s.writeFailed(w, os.ErrDeadlineExceeded)
+	}
 	for {
 		var err error
 		if p, err = s.sendSome(sl, sc, p); err != nil {
@@ -112,6 +115,9 @@ func (s *Server) sendWhileServing(w *response, p []byte) error {
 func (s *Server) sendAll(w *response) error {
 	sc, sl := w.scratch, w.x.slot
 	s.join(sc)
+	if w.isPastDeadline() {
+		return s.writeFailed(w, os.ErrDeadlineExceeded)
+	}
 	for {
 		if _, err := s.sendSome(sl, sc, nil); err != nil {
 			return s.writeFailed(w, err)
@@ -145,6 +151,12 @@ func (sc *scratch) compact() {
 		sc.out.B = sc.out.B[:copy(sc.out.B, sc.out.B[sc.outOff:])]
 		sc.outOff = 0
 	}
+}
+
+// isPastDeadline: the handler's own deadline counts even while the socket has
+// room, as in net/http.
+func (w *response) isPastDeadline() bool {
+	return w.rare != nil && !w.rare.writeDeadline.IsZero() && !time.Now().Before(w.rare.writeDeadline)
 }
 
 // waitWritable parks the handler's goroutine until the socket has room.
