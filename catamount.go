@@ -18,13 +18,19 @@ var ErrServerClosed = http.ErrServerClosed
 // ListenAndServe serves handler on a TCP address, as http.ListenAndServe does.
 // A nil handler means http.DefaultServeMux. It always returns an error.
 func ListenAndServe(addr string, handler http.Handler) error {
-	return (&Server{Addr: addr, Handler: handler}).ListenAndServe()
+	s := &Server{Addr: addr, Handler: handler}
+	err := s.ListenAndServe()
+	s.letGo()
+	return err
 }
 
 // Serve serves handler on a listener, as http.Serve does. It always returns an
 // error.
 func Serve(l net.Listener, handler http.Handler) error {
-	return (&Server{Handler: handler}).Serve(l)
+	s := &Server{Handler: handler}
+	err := s.Serve(l)
+	s.letGo()
+	return err
 }
 
 // PlaceOf returns the place in the thread pool that serves the request, from 0.

@@ -304,6 +304,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return nil
 }
 
+// letGo ends a server to which nobody has a reference any more: what runs is
+// finished, and then its goroutines end.
+func (s *Server) letGo() {
+	go func() { _ = s.Shutdown(context.Background()) }()
+}
+
 // Close closes all listeners and connections at once and cancels the contexts
 // of running requests, but does not wait for their handlers.
 func (s *Server) Close() error {

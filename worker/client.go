@@ -172,6 +172,7 @@ func (s *Server) TryToFinish(sl *slot, head *parser.Head, fresh []byte, now int6
 	}
 	if x.body == nil && n == len(input) && !kept {
 		if head.ExpectOther && head.Minor > 0 {
+			x.abandon()
 			return nil, errExpectation
 		}
 		return x, nil // the usual case: nothing before it, nothing behind it
@@ -206,6 +207,7 @@ func (s *Server) keepPartial(c *Client, head *parser.Head, input []byte, kept bo
 func (s *Server) startBody(sl *slot, x *exchange, head *parser.Head, rest []byte, kept bool, headAt, now int64) (*exchange, error) {
 	c := &sl.Value
 	if head.ExpectOther && head.Minor > 0 {
+		x.abandon()
 		return nil, errExpectation
 	}
 	whole := true

@@ -56,6 +56,7 @@ type response struct {
 	frozen       uint16 // fields in the header when it was frozen
 	isHead       bool
 	atLeast11    bool
+	asked        bool // the client announced that this is its last request
 	closeAfter   bool // no further request on this connection
 	wroteHeader  bool // the header is frozen, its fields are in the output
 	composed     bool // the head is complete, body bytes may follow
@@ -95,7 +96,8 @@ func (w *response) init(x *exchange, head *parser.Head) {
 	w.declared = -1
 	w.isHead = x.request.Method == http.MethodHead
 	w.atLeast11 = head.Major > 1 || head.Minor >= 1
-	w.closeAfter = x.request.Close
+	w.asked = x.request.Close
+	w.closeAfter = w.asked
 }
 
 // Header implements http.ResponseWriter.
