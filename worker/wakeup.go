@@ -80,10 +80,10 @@ func (s reactorSide) Expired(sl *slot) {
 func (s *Server) expireWaiting(sl *slot) {
 	generation := sl.Generation()
 	s.read(sl)
-	c := &sl.Value
-	if sl.Generation() != generation || c.state == StateQueued || c.state == StateWriting || c.state == StateLingering {
+	if sl.Generation() != generation || !s.isWaiting(sl) {
 		return
 	}
+	c := &sl.Value
 	now := s.reactor.BatchTime()
 	if s.deadlineOf(c, now) > now {
 		return // read has set it
