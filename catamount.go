@@ -54,6 +54,7 @@ const (
 	DefaultMaxFastInline = 32
 	DefaultBodyMemory    = 112 << 10
 	DefaultOutputMemory  = 256 << 10
+	DefaultHeapFloor     = 16 << 20
 
 	DefaultFirstByteTimeout  = 30 * time.Second
 	DefaultReadHeaderTimeout = 20 * time.Second

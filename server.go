@@ -68,6 +68,11 @@ type Server struct {
 	// OutputMemory is how much of an answer (default 262144 bytes) may wait in
 	// memory for a slow reader before the handler's Write waits.
 	OutputMemory int
+	// HeapFloor makes the garbage collector run less often while the heap is
+	// small: it counts so many bytes (default 16777216) as if they were in use,
+	// which lets as much garbage gather before a collection. They take no memory
+	// themselves. Nothing is done when GOGC or a memory limit is set.
+	HeapFloor int
 
 	// FirstByteTimeout, default 30 s: from accept to the first byte; then the
 	// connection is closed quietly.
@@ -131,6 +136,7 @@ func (s *Server) options() (worker.Options, error) {
 		Limits:     s.Limits,
 		BodyMemory: limit(s.BodyMemory, DefaultBodyMemory), BodyDirectory: s.BodyDirectory,
 		OutputMemory: limit(s.OutputMemory, DefaultOutputMemory),
+		HeapFloor:    max(orDefault(s.HeapFloor, DefaultHeapFloor), 0),
 		Timeouts: worker.Timeouts{
 			FirstByte: timeout(s.FirstByteTimeout, DefaultFirstByteTimeout),
 			Head:      timeout(s.ReadHeaderTimeout, DefaultReadHeaderTimeout),

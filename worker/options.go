@@ -44,6 +44,9 @@ type Options struct {
 	// OutputMemory is how many bytes of an answer may wait in memory for a slow
 	// reader before the handler's Write waits for it.
 	OutputMemory int
+	// HeapFloor is how many bytes the garbage collector is to count besides the
+	// live heap, see heapFloor.
+	HeapFloor int
 
 	Timeouts Timeouts
 

@@ -28,6 +28,7 @@ type Server struct {
 	// its fields.
 	shadow    *http.Server
 	aliveLine string // the Keep-Alive field, or ""
+	floor     []byte // see heapFloor; never read
 
 	// The reactor's own.
 	readBuffer []byte
@@ -110,6 +111,7 @@ func NewServer(options Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.floor = heapFloor(options.HeapFloor)
 	s.log = newEventLog(options.Logger)
 	go s.runReactor()
 	return s, nil
@@ -249,6 +251,7 @@ func (s *Server) end() {
 		s.reactor.Stop()
 		<-s.finished
 		s.date.stop()
+		s.floor = nil
 		s.log.close()
 	})
 }
