@@ -255,6 +255,9 @@ func (r *Reactor[T]) shut() {
 // Add registers a connected, non-blocking socket as a client that the reactor
 // owns. The caller sets its deadline.
 func (r *Reactor[T]) Add(fd int) (*Slot[T], error) {
+	if old := r.table.get(int32(fd)); old != nil && old.generation != 0 {
+		return nil, fmt.Errorf("reactor: descriptor %d is a client already", fd)
+	}
 	s := r.table.claim(int32(fd))
 	s.generation = r.nextGeneration()
 	s.fd = int32(fd)

@@ -17,9 +17,11 @@ import (
 const lendTime = time.Millisecond
 
 const (
-	loanNone uint32 = iota
-	loanLent        // the reactor may take it
-	loanUsed        // the reactor is sending it
+	loanIdle uint32 = iota // the place has no pipelined batch in hand
+	loanHeld               // it has, and will lend again: the reactor stays awake
+	loanLent               // the reactor may take it
+	loanUsed               // the reactor is sending it
+	loanSent               // the reactor has sent it, and may sleep
 )
 
 // loan is the part of a scratch that the reactor looks at.
@@ -28,7 +30,7 @@ type loan struct {
 	since int64
 	slot  *slot
 	// The place's own: it has lent and not reclaimed; it counts as a lender,
-	// from its first loan until it is done with the client.
+	// from its first loan until the output is sent.
 	own, counted bool
 }
 
@@ -64,19 +66,20 @@ func (s *Server) reclaim(sc *scratch) {
 		return
 	}
 	sc.loan.own = false
-	for !sc.loan.state.CompareAndSwap(loanLent, loanNone) {
-		if sc.loan.state.Load() == loanNone {
-			s.settleLoan(sc) // sent, and given back: the next one is a new one
+	for !sc.loan.state.CompareAndSwap(loanLent, loanHeld) {
+		if sc.loan.state.Load() == loanSent {
+			s.settleLoan(sc) // the next one has to wake the reactor again
 			return
 		}
 		runtime.Gosched()
 	}
 }
 
-// settleLoan is called when a place is done with a client.
+// settleLoan is called when the output is sent, or about to be.
 func (s *Server) settleLoan(sc *scratch) {
 	if sc.loan != nil && sc.loan.counted {
 		sc.loan.counted = false
+		sc.loan.state.Store(loanIdle)
 		s.loans.lenders.Add(-1)
 	}
 }
@@ -89,7 +92,10 @@ func (s *Server) patience() time.Duration {
 	s.loans.Lock()
 	defer s.loans.Unlock()
 	for _, sc := range s.loans.list {
-		if sc != nil && sc.loan.state.Load() == loanLent {
+		if sc == nil {
+			continue
+		}
+		if state := sc.loan.state.Load(); state == loanHeld || state == loanLent {
 			return lendTime
 		}
 	}
@@ -115,6 +121,6 @@ func (s *Server) sendLent() {
 		}
 		// A failure shows again, and is reported, when the place sends.
 		_, _ = s.sendSome(sc.loan.slot, sc, nil)
-		sc.loan.state.Store(loanNone)
+		sc.loan.state.Store(loanSent)
 	}
 }

@@ -2,9 +2,11 @@ package worker
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -127,6 +129,52 @@ func TestSlowWriterDelaysNobodyBeforeIt(t *testing.T) {
 	c.want(200, "/2")
 	close(gate)
 	c.want(200, "/slow")
+}
+
+// Each loan is noticed, also when the reactor has gone to sleep between the end
+// of one request and the loan for the next.
+func TestEachLoanIsNoticed(t *testing.T) {
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			<-time.After(time.Minute)
+		}
+		_, _ = io.WriteString(w, r.URL.Path)
+	}
+	inBubble(t, handler, nil, func(t *testing.T, k *fakeKernel) {
+		// The end of a request ends its watch of the base context.
+		ends := 0
+		k.listener.base = endingContext{context.Background(), make(chan struct{}), func() {
+			if ends++; ends != 2 {
+				return
+			}
+			waits := k.poller.Waits()
+			if err := k.reactor.Do(func() {}); err != nil {
+				t.Error(err)
+			}
+			for k.poller.Waits() == waits { // until it sleeps again
+				runtime.Gosched()
+			}
+		}}
+		c := k.connect()
+		c.send(getPath("/1") + getPath("/2") + getPath("/slow"))
+		k.pass(time.Second)
+		if got := c.received(); !strings.Contains(got, "/1") || !strings.HasSuffix(got, "/2") {
+			t.Errorf("got %q while the third handler runs", got)
+		}
+		k.pass(time.Minute)
+	})
+}
+
+// endingContext tells of each request that does not watch it any more.
+type endingContext struct {
+	context.Context
+	done chan struct{}
+	told func()
+}
+
+func (c endingContext) Done() <-chan struct{} { return c.done }
+func (c endingContext) AfterFunc(func()) (stop func() bool) {
+	return func() bool { c.told(); return true }
 }
 
 // While a handler takes its time the reactor rests: what was lent to it has

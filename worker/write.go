@@ -92,6 +92,7 @@ func (s *Server) sendSome(sl *slot, sc *scratch, p []byte) ([]byte, error) {
 func (s *Server) sendWhileServing(w *response, p []byte) error {
 	sc, sl := w.scratch, w.x.slot
 	s.join(sc)
+	s.settleLoan(sc)
 	if w.isPastDeadline() {
 		return s.writeFailed(w, os.ErrDeadlineExceeded)
 	}
@@ -115,6 +116,7 @@ func (s *Server) sendWhileServing(w *response, p []byte) error {
 func (s *Server) sendAll(w *response) error {
 	sc, sl := w.scratch, w.x.slot
 	s.join(sc)
+	s.settleLoan(sc)
 	if w.isPastDeadline() {
 		return s.writeFailed(w, os.ErrDeadlineExceeded)
 	}
