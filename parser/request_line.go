@@ -1,6 +1,9 @@
 package parser
 
-import "encoding/binary"
+import (
+	"bytes"
+	"encoding/binary"
+)
 
 // maxEmptyLines is how many empty lines are tolerated before a request (RFC
 // 9112 section 2.2: at least one). They cost the server a read each.
@@ -128,7 +131,7 @@ func (h *Head) cutTarget(buf []byte, limits *Limits) bool {
 
 	target := h.Target.In(buf)
 	switch method := h.Method.In(buf); {
-	case string(method) == "CONNECT" && target[0] != '/': // a path is what net/rpc asks for; net/http serves it
+	case string(method) == "CONNECT" && !bytes.HasPrefix(target, []byte{'/'}): // a path is what net/rpc asks for; net/http serves it
 		h.Form, path, pathEnd, h.Query = AuthorityForm, 0, 0, Span{}
 		if !validAuthority(target) {
 			return h.fail(ReasonBadTargetForm, "")

@@ -131,6 +131,29 @@ func TestSlowWriterDelaysNobodyBeforeIt(t *testing.T) {
 	c.want(200, "/slow")
 }
 
+// What a full socket did not take of the answers before a slow handler follows
+// as soon as the client makes room.
+func TestSlowHandlerBehindAFullSocket(t *testing.T) {
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			<-time.After(time.Minute)
+		}
+		_, _ = io.WriteString(w, strings.Repeat("x", 1000)+r.URL.Path)
+	}
+	inBubble(t, handler, nil, func(t *testing.T, k *fakeKernel) {
+		c := k.connect()
+		c.setRoom(100)
+		c.send(getPath("/1") + getPath("/slow"))
+		k.pass(time.Second)
+		c.take(-1)
+		k.pass(time.Second)
+		if got := c.received(); !strings.HasSuffix(got, "x/1") {
+			t.Errorf("%d bytes came while the second handler runs", len(got))
+		}
+		k.pass(time.Minute)
+	})
+}
+
 // Each loan is noticed, also when the reactor has gone to sleep between the end
 // of one request and the loan for the next.
 func TestEachLoanIsNoticed(t *testing.T) {
