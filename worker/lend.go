@@ -120,7 +120,11 @@ func (s *Server) sendLent() {
 			continue
 		}
 		// A failure shows again, and is reported, when the place sends.
-		_, _ = s.sendSome(sc.loan.slot, sc, nil)
+		_, err := s.sendSome(sc.loan.slot, sc, nil)
+		if err == nil && len(sc.out.B) > sc.outOff {
+			sc.loan.state.Store(loanLent) // the socket is full: the rest follows
+			continue
+		}
 		sc.loan.state.Store(loanSent)
 	}
 }
