@@ -30,9 +30,7 @@ func shortageChild() error {
 	if err != nil {
 		return err
 	}
-	// Room for three connections.
-	limit := syscall.Rlimit{Cur: uint64(len(openDescriptors()) + 3 - 1), Max: 100} // less the one of the listing
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+	if err := leaveDescriptors(3); err != nil {
 		return err
 	}
 	served := make(chan error)
@@ -44,6 +42,34 @@ func shortageChild() error {
 	}()
 	if err := <-served; err != http.ErrServerClosed {
 		return err
+	}
+	return nil
+}
+
+// leaveDescriptors takes all descriptors but n. Counting those that are open and
+// setting the limit by that would not do: the limit is on their numbers, and
+// those inherited may have any.
+func leaveDescriptors(n int) error {
+	_ = time.Now().String() // reads the time zone, which takes a descriptor for a moment
+	limit := syscall.Rlimit{Cur: 100, Max: 100}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	var taken []int
+	for {
+		fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err == unix.EMFILE {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		taken = append(taken, fd)
+	}
+	for _, fd := range taken[:n] {
+		if err := unix.Close(fd); err != nil {
+			return err
+		}
 	}
 	return nil
 }
