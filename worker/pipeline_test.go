@@ -231,7 +231,9 @@ func TestPipeliningIsFair(t *testing.T) {
 	for _, inline := range []int{1, 32} {
 		t.Run(fmt.Sprint("MaxFastInline ", inline), func(t *testing.T) {
 			var order []string // only one place: only one handler at a time
+			allHere := make(chan struct{})
 			ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
+				<-allHere
 				order = append(order, r.URL.Path)
 			}, func(o *Options) { o.MaxThreads, o.MaxFastInline = 1, inline })
 			greedy := ts.dial()
@@ -240,7 +242,6 @@ func TestPipeliningIsFair(t *testing.T) {
 				rest = append(rest, ts.dial())
 			}
 			ts.waitState(StateNew, others+1)
-			release := ts.holdReactor() // all of them in one batch
 			sent := make(chan struct{})
 			go func() {
 				defer close(sent)
@@ -249,7 +250,10 @@ func TestPipeliningIsFair(t *testing.T) {
 			for _, c := range rest {
 				c.send(getPath("/other"))
 			}
-			release()
+			for ts.pool.Backlog() < others { // one request is being served, the rest waits
+				runtime.Gosched()
+			}
+			close(allHere)
 			for _, c := range rest {
 				c.want(200, "")
 			}
