@@ -66,4 +66,9 @@ const (
 	DefaultWriteMinRate      = 500
 	DefaultWriteGrace        = 20 * time.Second
 	DefaultLingerTimeout     = 2 * time.Second
+
+	DefaultProbeAfter     = 60 * time.Second
+	DefaultProbeInterval  = 10 * time.Second
+	DefaultProbeCount     = 5
+	DefaultTCPUserTimeout = 30 * time.Second
 )

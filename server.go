@@ -109,6 +109,18 @@ type Server struct {
 	// answer, so that the client reads it rather than a reset.
 	LingerTimeout time.Duration
 
+	// TCPKeepAlive: probes that find peers which vanished while the connection
+	// rests; default after 60 s, every 10 s, 5 times. Enable is not looked at; a
+	// negative Idle turns probes off. Whole seconds.
+	TCPKeepAlive net.KeepAliveConfig
+	// TCPUserTimeout, default 30 s: how long bytes may remain unacknowledged
+	// before the connection is given up (RFC 5482). Not on MPTCP listeners.
+	TCPUserTimeout time.Duration
+
+	// DisableGeneralOptionsHandler passes "OPTIONS *" to the Handler; otherwise
+	// the server answers with 200 and no body.
+	DisableGeneralOptionsHandler bool
+
 	mu         sync.Mutex
 	worker     *worker.Server
 	closed     bool
@@ -137,6 +149,11 @@ func (s *Server) options() (worker.Options, error) {
 		BodyMemory: limit(s.BodyMemory, DefaultBodyMemory), BodyDirectory: s.BodyDirectory,
 		OutputMemory: limit(s.OutputMemory, DefaultOutputMemory),
 		HeapFloor:    max(orDefault(s.HeapFloor, DefaultHeapFloor), 0),
+		AppOptions:   s.DisableGeneralOptionsHandler,
+		Liveness: worker.Liveness{
+			ProbeAfter: s.TCPKeepAlive.Idle, ProbeInterval: s.TCPKeepAlive.Interval, ProbeCount: s.TCPKeepAlive.Count,
+			Unacknowledged: timeout(s.TCPUserTimeout, DefaultTCPUserTimeout),
+		},
 		Timeouts: worker.Timeouts{
 			FirstByte: timeout(s.FirstByteTimeout, DefaultFirstByteTimeout),
 			Head:      timeout(s.ReadHeaderTimeout, DefaultReadHeaderTimeout),
@@ -149,6 +166,11 @@ func (s *Server) options() (worker.Options, error) {
 			WriteGrace:     timeout(s.WriteGrace, DefaultWriteGrace), WriteMinRate: rate(s.WriteMinRate, DefaultWriteMinRate),
 			Linger: timeout(s.LingerTimeout, DefaultLingerTimeout),
 		},
+	}
+	if live := &o.Liveness; live.ProbeAfter >= 0 {
+		live.ProbeAfter = orDefault(live.ProbeAfter, DefaultProbeAfter)
+		live.ProbeInterval = orDefault(live.ProbeInterval, DefaultProbeInterval)
+		live.ProbeCount = orDefault(live.ProbeCount, DefaultProbeCount)
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
@@ -185,6 +207,12 @@ func (s *Server) check(o *worker.Options) error {
 		return wrong("MaxThreads", "%d is negative", s.MaxThreads)
 	case o.MinThreads > o.MaxThreads:
 		return wrong("MinThreads", "%d is more than MaxThreads (%d)", o.MinThreads, o.MaxThreads)
+	case s.TCPKeepAlive.Interval < 0:
+		return wrong("TCPKeepAlive.Interval", "%v is negative", s.TCPKeepAlive.Interval)
+	case s.TCPKeepAlive.Count < 0 || s.TCPKeepAlive.Count > 127:
+		return wrong("TCPKeepAlive.Count", "%d is not between 0 and 127", s.TCPKeepAlive.Count)
+	case s.TCPKeepAlive.Idle > 32767*time.Second || s.TCPKeepAlive.Interval > 32767*time.Second:
+		return wrong("TCPKeepAlive", "Idle and Interval are at most 32767 s")
 	case o.MaxFastInline < 1:
 		return wrong("MaxFastInline", "%d is less than 1", s.MaxFastInline)
 	case o.Timeouts.Idle > 0 && s.AdvertisedIdle > 0 && o.Timeouts.AdvertisedIdle >= o.Timeouts.Idle:
@@ -200,7 +228,7 @@ func (s *Server) check(o *worker.Options) error {
 	return nil
 }
 
-func orDefault(value, fallback int) int {
+func orDefault[T int | time.Duration](value, fallback T) T {
 	if value == 0 {
 		return fallback
 	}

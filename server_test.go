@@ -30,6 +30,9 @@ func TestValidate(t *testing.T) {
 		{"MaxFastInline", "less than 1", &catamount.Server{MaxFastInline: -1}},
 		{"AdvertisedIdle", "shorter than IdleTimeout", &catamount.Server{AdvertisedIdle: 80 * time.Second}},
 		{"AdvertisedIdle", "shorter than IdleTimeout", &catamount.Server{AdvertisedIdle: 5 * time.Second, IdleTimeout: 5 * time.Second}},
+		{"TCPKeepAlive.Interval", "negative", &catamount.Server{TCPKeepAlive: net.KeepAliveConfig{Interval: -1}}},
+		{"TCPKeepAlive.Count", "not between", &catamount.Server{TCPKeepAlive: net.KeepAliveConfig{Count: 128}}},
+		{"TCPKeepAlive", "at most", &catamount.Server{TCPKeepAlive: net.KeepAliveConfig{Idle: 10 * time.Hour}}},
 		{"BodyDirectory", "no such file", &catamount.Server{BodyDirectory: "/nowhere/at/all"}},
 		{"BodyDirectory", "not a directory", &catamount.Server{BodyDirectory: "/dev/null"}},
 	} {

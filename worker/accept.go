@@ -137,7 +137,7 @@ func (s *Server) openListener(l *listener) error {
 		if err = setNonblock(l.fd); err != nil {
 			return
 		}
-		if tuneErr := tune(l.fd); tuneErr != nil {
+		if tuneErr := tune(l.fd, &s.options.Liveness); tuneErr != nil {
 			s.options.Logger.Warn("listener could not be tuned", "addr", l.addr.String(), "err", tuneErr)
 		}
 		err = s.arm(l)
@@ -240,7 +240,7 @@ func (s *Server) acceptBatch(l *listener, fd int) error {
 			return err
 		}
 		if !l.drained {
-			_ = tune(client) // it waited since before the listener was tuned
+			_ = tune(client, &s.options.Liveness) // it waited since before the listener was tuned
 		}
 		s.adopt(l, client, peer, nil)
 	}

@@ -256,6 +256,8 @@ func TestSocketOptions(t *testing.T) {
 				if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); flags&unix.FD_CLOEXEC == 0 || err != nil {
 					t.Errorf("flags %x, %v: programs started by the handler inherit it", flags, err)
 				}
+			}, func(o *Options) {
+				o.Liveness = Liveness{ProbeAfter: time.Minute, Unacknowledged: 30 * time.Second}
 			})
 			l := listenTCP(t)
 			ts.addr = l.Addr().String()

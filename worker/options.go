@@ -49,6 +49,11 @@ type Options struct {
 	HeapFloor int
 
 	Timeouts Timeouts
+	Liveness Liveness
+
+	// AppOptions: OPTIONS * goes to the handler instead of being answered by the
+	// server.
+	AppOptions bool
 
 	// BaseContext is the context that the requests' contexts derive from.
 	BaseContext context.Context

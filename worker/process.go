@@ -117,7 +117,7 @@ func (s *Server) serve(place *threadpool.Place, sc *scratch, x *exchange) (resul
 // handler returns the application, or the server's own answer to OPTIONS *,
 // which asks about the server and not about a resource (RFC 9110 section 9.3.7).
 func (s *Server) handler(x *exchange) http.Handler {
-	if x.request.RequestURI == "*" && x.request.Method == http.MethodOptions {
+	if x.request.RequestURI == "*" && x.request.Method == http.MethodOptions && !s.options.AppOptions {
 		return http.HandlerFunc(serverOptions)
 	}
 	return s.options.Handler

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strconv"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -264,12 +265,25 @@ func failureOf(err error) Failure {
 	return FailureOther
 }
 
+// Liveness is what ends connections to peers that vanished without a word. TCP
+// finds them, in the kernel, at no cost for the server; a setting of 0 leaves
+// the system's own.
+type Liveness struct {
+	// ProbeAfter a silence of that long (TCP_KEEPIDLE), every ProbeInterval
+	// (TCP_KEEPINTVL), until ProbeCount went unanswered (TCP_KEEPCNT). A negative
+	// ProbeAfter sends no probes. Whole seconds.
+	ProbeAfter, ProbeInterval time.Duration
+	ProbeCount                int
+	// Unacknowledged bytes end the connection after that long (TCP_USER_TIMEOUT,
+	// RFC 5482), and so do unanswered probes then. Milliseconds.
+	Unacknowledged time.Duration
+}
+
 // tune sets what accepted sockets inherit from their listener, so once instead
-// of per connection: no delay for small answers, and probes that find a peer which
-// vanished without a word. TCP_USER_TIMEOUT, refused on MPTCP sockets, bounds
-// how long unacknowledged bytes keep a dead connection; so only errors of
-// plain TCP sockets are reported.
-func tune(fd int) error {
+// of per connection: no delay for small answers, and what finds vanished peers.
+// TCP_USER_TIMEOUT is refused on MPTCP sockets; so only errors of plain TCP
+// sockets are reported.
+func tune(fd int, liveness *Liveness) error {
 	if family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || family != unix.AF_INET && family != unix.AF_INET6 {
 		return nil
 	}
@@ -281,13 +295,26 @@ func tune(fd int) error {
 		}
 	}
 	set(unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	set(unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
-	set(unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 60)
-	set(unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 10)
-	set(unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 5)
-	set(unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 30_000)
+	if liveness.ProbeAfter >= 0 {
+		set(unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+		for option, value := range map[int]int{
+			unix.TCP_KEEPIDLE: wholeSeconds(liveness.ProbeAfter), unix.TCP_KEEPINTVL: wholeSeconds(liveness.ProbeInterval), unix.TCP_KEEPCNT: liveness.ProbeCount,
+		} {
+			if value > 0 {
+				set(unix.IPPROTO_TCP, option, value)
+			}
+		}
+	} else {
+		set(unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0) // Go's listeners have it on
+	}
+	if liveness.Unacknowledged > 0 {
+		set(unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(max(liveness.Unacknowledged/time.Millisecond, 1)))
+	}
 	return errors.Join(errs...)
 }
+
+// wholeSeconds rounds up, so that little does not become nothing.
+func wholeSeconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
 
 // setNonblock asserts what the whole reactor relies on: the flag lives in the
 // open file, which other processes may share, and passing a listener through
