@@ -17,7 +17,8 @@ type Handler[T any] interface {
 	// events are recorded in the slot as well (Seen).
 	Ready(s *Slot[T], events Events)
 	// Observed: the peer of a client that a pool goroutine owns has gone
-	// (PeerClosed or HungUp). The handler may not touch the client itself.
+	// (PeerClosed or HungUp), or there is room to write and the owner asked to
+	// tell (Slot.WatchWritable). The handler may not touch the client itself.
 	Observed(s *Slot[T], events Events)
 	// Returned: a client that was posted is the reactor's again.
 	Returned(s *Slot[T])
@@ -178,12 +179,12 @@ func (r *Reactor[T]) dispatch(event *Event) {
 		}
 		return
 	}
-	owned, woken := s.record(event.Events)
+	owned, woken, tell := s.record(event.Events)
 	if owned {
-		r.handed = r.handed || woken
-		if event.Events&lasting != 0 {
-			r.handed = true // somebody may wait for the end of a request's context
-			r.handler.Observed(s, event.Events)
+		// Somebody may wait for the end of a request's context.
+		r.handed = r.handed || woken || tell&lasting != 0
+		if tell != 0 {
+			r.handler.Observed(s, tell)
 		}
 		return
 	}

@@ -72,6 +72,28 @@ func TestEventsOfWaitingClients(t *testing.T) {
 	})
 }
 
+// An owner who cannot write may ask the handler to go on with it.
+func TestWatchWritable(t *testing.T) {
+	var told said
+	inBubble(t, told.listen(), reactor.Options{}, func(r *rig) {
+		s := r.add(5)
+		r.take(s)
+		s.WatchWritable(true)
+		r.event(5, reactor.Readable)
+		r.event(5, reactor.Writable)
+		told.expect(t, "observed 5 W")
+		s.WatchWritable(false)
+		r.event(5, reactor.Writable)
+		told.expect(t)
+		s.WatchWritable(true)
+		r.Post(s)
+		synctest.Wait()
+		r.take(s) // the next owner has asked for nothing
+		r.event(5, reactor.Writable)
+		told.expect(t, "returned 5")
+	})
+}
+
 // While a pool goroutine owns a client, the handler hears only that the peer
 // has gone; the rest is recorded.
 func TestObservedOnlyForOwnedClientsThatGo(t *testing.T) {
@@ -87,7 +109,7 @@ func TestObservedOnlyForOwnedClientsThatGo(t *testing.T) {
 		s.ClearReadable()
 		r.event(5, reactor.PeerClosed|reactor.Readable)
 		r.event(5, reactor.HungUp)
-		told.expect(t, "observed 5 RP", "observed 5 H")
+		told.expect(t, "observed 5 P", "observed 5 H")
 		if _, released := s.Release(); released {
 			t.Error("a client that has gone was released")
 		}

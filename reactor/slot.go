@@ -8,15 +8,20 @@ import (
 // The word of a slot:
 //
 //	bit 0      owned: the client belongs to a pool goroutine, else to the reactor
-//	bit 1      waiting: the owner is parked in Wait
+//	bit 1      reading: a goroutine of the owner is parked in Wait for input
+//	bit 2      writing: one is parked in Wait for Writable
+//	bit 3      watched: the owner wants Writable reported to Handler.Observed
 //	bits 8-11  seen: the Events that came since the owner last looked
 //
 // Rules: only the reactor's goroutine sets owned and seen; only the owner
-// clears owned (Release) and sets waiting; both may clear seen bits of a client
-// that they own. PeerClosed and HungUp stay once they are set.
+// clears owned (Release) and sets reading, writing and watched; both may clear
+// seen bits of a client that they own. PeerClosed and HungUp stay once they are
+// set.
 const (
 	wordOwned   uint32 = 1 << 0
-	wordWaiting uint32 = 1 << 1
+	wordReading uint32 = 1 << 1
+	wordWriting uint32 = 1 << 2
+	wordWatched uint32 = 1 << 3
 	seenShift          = 8
 )
 
@@ -35,12 +40,15 @@ type Slot[T any] struct {
 	bucketTick int64 // the tick at which the wheel looks at this slot; notLinked: it never does
 	deadline   int64 // nanoseconds on the reactor's clock; written by whoever owns the client
 
-	parker   chan struct{} // made at the first Wait; capacity 1
-	nextMail *Slot[T]      // link of the reactor's inbox
+	parkers  atomic.Pointer[parkers] // made at the first Wait
+	nextMail *Slot[T]                // link of the reactor's inbox
 
 	// Value is the caller's part, used by whoever owns the client.
 	Value T
 }
+
+// parkers wake those who are in Wait: tokens, capacity 1.
+type parkers struct{ reader, writer chan struct{} }
 
 // FD is the client's descriptor.
 func (s *Slot[T]) FD() int { return int(s.fd) }
@@ -95,20 +103,24 @@ func (s *Slot[T]) Release() (seen Events, released bool) {
 // after a timeout Wait returns 0. So it does once cancel is closed, which may
 // be nil.
 //
+// Two goroutines of one owner may wait at the same time, one for Writable and
+// one for anything else.
+//
 // For Writable the caller clears it by ClearWritable, tries to write, and only
 // then waits; for Readable the same with ClearReadable and a read.
 func (s *Slot[T]) Wait(want Events, timeout time.Duration, cancel <-chan struct{}) Events {
-	want |= HungUp
-	if s.parker == nil {
-		s.parker = make(chan struct{}, 1)
+	parker, waiting := s.parkersOf().reader, wordReading
+	if want&Writable != 0 {
+		parker, waiting = s.parkers.Load().writer, wordWriting
 	}
+	want |= HungUp
 	var expired <-chan time.Time
 	for {
 		old := s.word.Load()
 		if got := seenEvents(old) & want; got != 0 {
 			return got
 		}
-		if !s.word.CompareAndSwap(old, old|wordWaiting) {
+		if !s.word.CompareAndSwap(old, old|waiting) {
 			continue
 		}
 		if expired == nil && timeout > 0 {
@@ -117,33 +129,69 @@ func (s *Slot[T]) Wait(want Events, timeout time.Duration, cancel <-chan struct{
 			expired = timer.C
 		}
 		select {
-		case <-s.parker:
+		case <-parker:
 			// A token may be left over from an earlier Wait: look again.
-			s.word.And(^wordWaiting)
+			s.word.And(^waiting)
 		case <-expired:
-			s.word.And(^wordWaiting)
+			s.word.And(^waiting)
 			return seenEvents(s.word.Load()) & want
 		case <-cancel:
-			s.word.And(^wordWaiting)
+			s.word.And(^waiting)
 			return seenEvents(s.word.Load()) & want
 		}
 	}
 }
 
+func (s *Slot[T]) parkersOf() *parkers {
+	if p := s.parkers.Load(); p != nil {
+		return p
+	}
+	s.parkers.CompareAndSwap(nil, &parkers{make(chan struct{}, 1), make(chan struct{}, 1)})
+	return s.parkers.Load()
+}
+
 // ClearWritable forgets a recorded Writable; see Wait.
 func (s *Slot[T]) ClearWritable() { s.word.And(^seenBits(Writable)) }
 
+// WatchWritable says whether the reactor is to report Writable to
+// Handler.Observed while the client is owned: then the handler may write on
+// behalf of the owner, if the two agree by other means who writes. Owner only.
+func (s *Slot[T]) WatchWritable(on bool) {
+	if on {
+		s.word.Or(wordWatched)
+	} else if s.word.Load()&wordWatched != 0 {
+		s.word.And(^wordWatched)
+	}
+}
+
 // record notes events of a client and says whether a pool goroutine owns it,
-// and whether that one was parked and has been woken. If none does, the caller
-// (the reactor) is the owner.
-func (s *Slot[T]) record(events Events) (owned, woken bool) {
+// and whether one was parked and has been woken. If none does, the caller
+// (the reactor) is the owner. Of an owned client it says as well which of the
+// events the handler is to be told.
+func (s *Slot[T]) record(events Events) (owned, woken bool, tell Events) {
 	old := s.word.Or(seenBits(events))
-	if old&wordWaiting != 0 {
-		select {
-		case s.parker <- struct{}{}:
-			woken = true
-		default: // a token is there already
+	if old&(wordReading|wordWriting) != 0 {
+		p := s.parkers.Load()
+		if old&wordReading != 0 && events&(Readable|lasting) != 0 {
+			woken = post(p.reader)
+		}
+		if old&wordWriting != 0 && events&(Writable|HungUp) != 0 {
+			woken = post(p.writer) || woken
 		}
 	}
-	return old&wordOwned != 0, woken
+	tell = events & lasting
+	if old&wordWatched != 0 {
+		tell |= events & Writable
+	}
+	return old&wordOwned != 0, woken, tell
+}
+
+// post leaves a token; false when one is there already.
+func post(parker chan struct{}) bool {
+	select {
+	case parker <- struct{}{}:
+		return true
+	default:
+		return false
+	}
 }

@@ -49,7 +49,7 @@ func TestRelease(t *testing.T) {
 			r, _ := newParts[int](t, Options{})
 			s := addClient(t, r, 3)
 			r.Take(s)
-			if owned, _ := s.record(c.recorded); !owned {
+			if owned, _, _ := s.record(c.recorded); !owned {
 				t.Fatal("a client that was taken is not owned")
 			}
 			seen, released := s.Release()
@@ -62,7 +62,7 @@ func TestRelease(t *testing.T) {
 			if !released && seen != c.recorded {
 				t.Errorf("Release reports %04b, want %04b", seen, c.recorded)
 			}
-			if owned, woken := s.record(Readable); released && (owned || woken) {
+			if owned, woken, _ := s.record(Readable); released && (owned || woken) {
 				t.Error("an event after Release is taken for the owner's")
 			}
 		})
@@ -162,7 +162,7 @@ func TestReleaseLosesNoEdge(t *testing.T) {
 		s := slots[rand.IntN(clients)]
 		c := &s.Value
 		c.bytes.Add(1)
-		if owned, _ := s.record(Readable); owned {
+		if owned, _, _ := s.record(Readable); owned {
 			continue
 		}
 		c.enter(t)
@@ -258,7 +258,7 @@ func TestReleaseAgainstEdge(t *testing.T) {
 	})
 	edge := func() {
 		c.bytes.Add(1)
-		if owned, _ := s.record(Readable); !owned {
+		if owned, _, _ := s.record(Readable); !owned {
 			r.Take(s)
 			task.Store(true)
 		}
@@ -315,9 +315,9 @@ func TestWaitLosesNoWakeUp(t *testing.T) {
 			for turn := 0; parking.Load() < edge; turn++ {
 				pause(turn)
 			}
-			shot.was(s.word.Load()&wordWaiting == 0)
+			shot.was(s.word.Load()&(wordReading|wordWriting) == 0)
 			s.Value.bytes.Add(1)
-			if owned, _ := s.record(event); !owned {
+			if owned, _, _ := s.record(event); !owned {
 				t.Error("a waiting client is not owned")
 			}
 		}
@@ -362,7 +362,7 @@ func TestWaitEnds(t *testing.T) {
 				if got != c.want || time.Since(start) != c.after {
 					t.Errorf("Wait = %04b after %v, want %04b after %v", got, time.Since(start), c.want, c.after)
 				}
-				if s.word.Load()&wordWaiting != 0 {
+				if s.word.Load()&(wordReading|wordWriting) != 0 {
 					t.Error("still marked as waiting")
 				}
 				synctest.Wait()
@@ -381,18 +381,61 @@ func TestStaleToken(t *testing.T) {
 		if s.Wait(Readable, time.Second, nil) != 0 { // makes the parker
 			t.Fatal("Wait returned an event")
 		}
-		s.parker <- struct{}{}
+		s.parkersOf().reader <- struct{}{}
 		start := time.Now()
 		if got := s.Wait(Readable, time.Minute, nil); got != 0 || time.Since(start) != time.Minute {
 			t.Errorf("Wait = %04b after %v, want 0 after 1 min", got, time.Since(start))
 		}
 
-		s.parker <- struct{}{} // and with a stale one there, a fresh event is still seen
+		s.parkersOf().reader <- struct{}{} // and with a stale one there, a fresh event is still seen
 		time.AfterFunc(time.Second, func() { s.record(Readable) })
 		start = time.Now()
 		if got := s.Wait(Readable, time.Minute, nil); got != Readable || time.Since(start) != time.Second {
 			t.Errorf("Wait = %04b after %v, want Readable after 1 s", got, time.Since(start))
 		}
+	})
+}
+
+// A handler that reads its body and writes its answer in two goroutines parks
+// both; each is woken by its own events, and both when the client goes.
+func TestTwoWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, _ := newParts[int](t, Options{})
+		s := addClient(t, r, 3)
+		r.Take(s)
+		got := make(chan Events, 2)
+		wait := func(want Events) { got <- s.Wait(want, 0, nil) }
+		expect := func(want ...Events) {
+			t.Helper()
+			synctest.Wait()
+			for _, w := range want {
+				select {
+				case e := <-got:
+					if e != w {
+						t.Errorf("Wait = %04b, want %04b", e, w)
+					}
+				default:
+					t.Fatalf("nobody was woken for %04b", w)
+				}
+			}
+			if len(got) > 0 {
+				t.Fatal("somebody else was woken as well")
+			}
+		}
+		go wait(Readable)
+		go wait(Writable)
+		expect()
+		s.record(Writable)
+		expect(Writable)
+		s.record(Readable)
+		expect(Readable)
+		s.ClearReadable()
+		s.ClearWritable()
+		go wait(Readable)
+		go wait(Writable)
+		synctest.Wait()
+		s.record(HungUp)
+		expect(HungUp, HungUp)
 	})
 }
 

@@ -57,7 +57,7 @@ func (t *table[T]) free(fd int32) {
 	var zero T
 	s.Value = zero
 	s.generation = 0
-	s.parker = nil
+	s.parkers.Store(nil)
 	t.size--
 	if c.live--; c.live == 0 {
 		t.chunks[index] = nil

@@ -37,9 +37,9 @@ func TestTableFreesValues(t *testing.T) {
 	keep := table.use(0, 1)
 	s := table.use(1, 2)
 	s.Value = new(int)
-	s.parker = make(chan struct{}, 1)
+	s.parkersOf()
 	table.free(1)
-	if s.Value != nil || s.parker != nil || s.generation != 0 {
+	if s.Value != nil || s.parkers.Load() != nil || s.generation != 0 {
 		t.Errorf("a free slot keeps something alive: %+v", s.Value)
 	}
 	if again := table.claim(1); again != s || table.get(0) != keep {
@@ -136,7 +136,7 @@ func TestTableAgainstMap(t *testing.T) {
 			}
 		} else if step%4000 <= 3000 {
 			s := table.use(fd, step+1)
-			if s.Value != 0 || s.parker != nil {
+			if s.Value != 0 || s.parkers.Load() != nil {
 				t.Fatalf("slot %d is not fresh", fd)
 			}
 			s.Value = fd
