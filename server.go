@@ -65,6 +65,18 @@ type Server struct {
 	// a larger one goes to an unnamed file in BodyDirectory ("": os.TempDir).
 	BodyMemory    int
 	BodyDirectory string
+	// StreamRequest chooses requests that are not buffered: their handlers start
+	// at the end of the head and read the body as it comes; 100 Continue is sent
+	// when they first read. Reading and writing at the same time works. While such
+	// a handler waits for its client it occupies no place of the pool. The function
+	// sees the head of a request that has a body, must not read the body, and must
+	// be quick: everybody waits for it. Nil: every request is buffered, so that no
+	// slow client reaches a handler.
+	//
+	// BodyIdleTimeout, BodyMinRate (counted while the handler waits) and
+	// ReadTimeout hold for streams too; ResponseController.SetReadDeadline replaces
+	// them for its request.
+	StreamRequest func(*http.Request) bool
 	// OutputMemory is how much of an answer (default 262144 bytes) may wait in
 	// memory for a slow reader before the handler's Write waits.
 	OutputMemory int
@@ -147,9 +159,10 @@ func (s *Server) options() (worker.Options, error) {
 		MaxKeepAlive: max(s.MaxKeepAlive, 0), MaxFastInline: orDefault(s.MaxFastInline, DefaultMaxFastInline),
 		Limits:     s.Limits,
 		BodyMemory: limit(s.BodyMemory, DefaultBodyMemory), BodyDirectory: s.BodyDirectory,
-		OutputMemory: limit(s.OutputMemory, DefaultOutputMemory),
-		HeapFloor:    max(orDefault(s.HeapFloor, DefaultHeapFloor), 0),
-		AppOptions:   s.DisableGeneralOptionsHandler,
+		OutputMemory:  limit(s.OutputMemory, DefaultOutputMemory),
+		HeapFloor:     max(orDefault(s.HeapFloor, DefaultHeapFloor), 0),
+		StreamRequest: s.StreamRequest,
+		AppOptions:    s.DisableGeneralOptionsHandler,
 		Liveness: worker.Liveness{
 			ProbeAfter: s.TCPKeepAlive.Idle, ProbeInterval: s.TCPKeepAlive.Interval, ProbeCount: s.TCPKeepAlive.Count,
 			Unacknowledged: timeout(s.TCPUserTimeout, DefaultTCPUserTimeout),

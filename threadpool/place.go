@@ -20,13 +20,16 @@ type Place struct {
 // between, so that a time read at the end of that task is still right. For the process function.
 func (pl *Place) Continues() bool { return pl.turns%turnsPerYield != 0 }
 
+// Detached reports whether [ThreadPool.Detach] was called for the present task. For the process function.
+func (pl *Place) Detached() bool { return pl.detached }
+
 // Detach takes the goroutine that holds pl out of the count: the task it serves no longer counts against Max, and
 // another processor may start at once (Puma: mark_as_io_bound, thread_pool.rb:38). It is for tasks that outlive a
 // request (hijacked connections) or only wait for others. When the task ends, the goroutine takes its old place again
 // if that is still free and there is room; otherwise it ends, and pl.Local is dropped (thread_pool.rb:208).
 //
-// Detach must be called on the goroutine that runs process, with the place it was given, before process returns. A
-// second call has no effect.
+// Detach may be called by any goroutine, with the place that process was given, if process does not return before it
+// has. A second call has no effect.
 func (p *ThreadPool[T]) Detach(pl *Place) {
 	p.mu.Lock()
 	if !pl.serving {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/catamount-server/catamount/parser"
 	"github.com/valyala/bytebufferpool"
@@ -17,6 +18,8 @@ var (
 	errBodyTooLarge = &parser.Error{Status: http.StatusRequestEntityTooLarge, Reason: parser.ReasonBodyTooLarge}
 	// errBodyStorage: the body could not be kept (full disk, no descriptor).
 	errBodyStorage = errors.New("cannot store the request body")
+	// errTooMuchLeft: a handler left more of the body unread than is thrown away.
+	errTooMuchLeft = errors.New("catamount: too much of the request body was left unread")
 )
 
 // bodyPool holds the memory of buffered bodies. A pool of its own, because
@@ -37,7 +40,8 @@ type requestBody struct {
 	size   int64 // bytes received, decoded
 	offset int64 // bytes read by the handler
 	closed bool
-	err    error // what reads return once the body is closed
+	err    error     // what reads return once the body is closed
+	until  time.Time // SetReadDeadline
 
 	// Filling.
 	remaining int64 // of a Content-Length; -1: chunked
@@ -46,42 +50,65 @@ type requestBody struct {
 	began     int64 // when the head was whole, on the reactor's clock
 	// expectContinue: the client waits for 100 Continue before it sends.
 	expectContinue bool
+	decoded        int64 // of a chunked body
+	thrown         int64 // see discard
+
+	stream *stream // nil: the handler starts when the body is whole
+}
+
+// decode returns the first run of content in p, a part of it, what of p follows,
+// and whether the body ends there.
+func (b *requestBody) decode(p []byte, limits *parser.Limits) (data, rest []byte, whole bool, err error) {
+	if b.remaining >= 0 {
+		n := min(int64(len(p)), b.remaining)
+		b.remaining -= n
+		return p[:n], p[n:], b.remaining == 0, nil
+	}
+	data, n, err := b.chunked.Decode(p, limits)
+	b.decoded += int64(len(data))
+	switch {
+	case err == io.EOF:
+		return nil, p[n:], true, nil
+	case err == parser.ErrIncomplete:
+		return nil, nil, false, nil
+	case err != nil:
+		return nil, nil, false, err
+	case limits.Body > 0 && b.decoded > limits.Body:
+		return nil, nil, false, errBodyTooLarge
+	}
+	return data, p[n:], false, nil
 }
 
 // fill takes what is there of the body from p and returns the rest of p, and
 // whether the body is whole.
 func (b *requestBody) fill(p []byte, options *Options) (rest []byte, whole bool, err error) {
-	if b.remaining >= 0 {
-		n := min(int64(len(p)), b.remaining)
-		b.arrived += n
-		if err := b.store(p[:n], options); err != nil {
-			return nil, false, err
+	b.arrived += int64(len(p))
+	for {
+		data, rest, whole, err := b.decode(p, &options.Limits)
+		if err == nil {
+			err = b.store(data, options)
 		}
-		b.remaining -= n
-		return p[n:], b.remaining == 0, nil
+		if whole {
+			b.arrived -= int64(len(rest))
+		}
+		if err != nil || whole || len(rest) == 0 {
+			return rest, whole, err
+		}
+		p = rest
+	}
+}
+
+// discard is fill for a body that nobody reads any more.
+func (b *requestBody) discard(p []byte, limits *parser.Limits) (rest []byte, whole bool, err error) {
+	if b.thrown += int64(len(p)); b.thrown > discardLimit {
+		return nil, false, errTooMuchLeft
 	}
 	for {
-		data, n, err := b.chunked.Decode(p, &options.Limits)
-		b.arrived += int64(n)
-		p = p[n:]
-		if len(data) > 0 {
-			if limit := options.Limits.Body; limit > 0 && b.size+int64(len(data)) > limit {
-				return nil, false, errBodyTooLarge
-			}
-			if err := b.store(data, options); err != nil {
-				return nil, false, err
-			}
+		_, rest, whole, err := b.decode(p, limits)
+		if err != nil || whole || len(rest) == 0 {
+			return rest, whole, err
 		}
-		switch {
-		case err == io.EOF:
-			return p, true, nil
-		case err == parser.ErrIncomplete:
-			return p, false, nil
-		case err != nil:
-			return nil, false, err
-		case len(p) == 0:
-			return nil, false, nil
-		}
+		p = rest
 	}
 }
 
@@ -91,7 +118,7 @@ func (b *requestBody) store(p []byte, options *Options) error {
 	if len(p) == 0 {
 		return nil
 	}
-	if b.file == nil && b.size+max(int64(len(p)), b.remaining) > int64(options.BodyMemory) {
+	if b.file == nil && b.size+int64(len(p))+max(b.remaining, 0) > int64(options.BodyMemory) {
 		if err := b.spill(options); err != nil {
 			return fmt.Errorf("%w: %w", errBodyStorage, err)
 		}
@@ -106,8 +133,8 @@ func (b *requestBody) store(p []byte, options *Options) error {
 			// The announced size is believed only as far as bytes have come: a
 			// thousand clients that announce much and send little must not
 			// cost a thousand times much.
-			if cap(b.memory.B) < int(b.remaining) && b.remaining <= 4*int64(len(p)) {
-				b.memory.B = make([]byte, 0, b.remaining)
+			if total := b.remaining + int64(len(p)); b.remaining > 0 && int64(cap(b.memory.B)) < total && total <= 4*int64(len(p)) {
+				b.memory.B = make([]byte, 0, total)
 			}
 		}
 		b.memory.Write(p)
@@ -143,6 +170,9 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	if b.closed {
 		return 0, b.err
 	}
+	if !b.until.IsZero() && !time.Now().Before(b.until) {
+		return 0, os.ErrDeadlineExceeded
+	}
 	if b.offset >= b.size {
 		return 0, io.EOF
 	}
@@ -171,6 +201,10 @@ func (b *requestBody) Close() error {
 // release gives memory and file back. The handler may be reading in another
 // goroutine at that moment; hence the lock.
 func (b *requestBody) release(err error) {
+	if b.stream != nil {
+		b.stream.close(err)
+		return
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
@@ -182,4 +216,16 @@ func (b *requestBody) release(err error) {
 		b.file.Close() // unnamed: closing is what removes it
 		b.file = nil
 	}
+}
+
+// setReadDeadline makes reads fail with os.ErrDeadlineExceeded from then on; a
+// zero time removes it.
+func (b *requestBody) setReadDeadline(deadline time.Time) {
+	if b.stream != nil {
+		b.stream.setDeadline(deadline)
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.until = deadline
 }

@@ -46,6 +46,9 @@ type pending struct {
 	x       *exchange // its body is being received
 	headAt  int64     // when the first byte of the request came
 	lastAt  int64     // when the last byte came
+	// discarding is the body of the last request, whose handler has left some of
+	// it unread: the rest is thrown away when it comes.
+	discarding *requestBody
 
 	out      *bytebufferpool.ByteBuffer // the rest of answers: out.B[outOff:]
 	outOff   int
@@ -105,7 +108,7 @@ func (c *Client) settle() {
 		putBuffer(&inPool, p.in)
 		p.in, p.off = nil, 0
 	}
-	if p.in == nil && p.x == nil && p.out == nil {
+	if p.in == nil && p.x == nil && p.out == nil && p.discarding == nil {
 		p.head.Reset()
 		*p = pending{head: p.head}
 		pendingPool.Put(p)
@@ -142,6 +145,16 @@ func (s *Server) TryToFinish(sl *slot, head *parser.Head, fresh []byte, now int6
 	p := c.pending
 	if p != nil && p.x != nil {
 		return s.continueBody(sl, fresh, now)
+	}
+	if p != nil && p.discarding != nil {
+		rest, whole, err := p.discarding.discard(fresh, &s.options.Limits)
+		if err != nil || !whole {
+			return nil, err
+		}
+		p.discarding = nil
+		fresh = rest
+		c.settle()
+		p = c.pending
 	}
 	input, kept := fresh, false
 	if p != nil && p.in != nil {
@@ -211,7 +224,11 @@ func (s *Server) startBody(sl *slot, x *exchange, head *parser.Head, rest []byte
 		return nil, errExpectation
 	}
 	whole := true
-	if x.body != nil {
+	streams := x.body != nil && s.wantsStream(x)
+	if streams {
+		s.startStream(x, head, rest, headAt)
+		rest = nil
+	} else if x.body != nil {
 		var err error
 		x.body.began = now
 		if rest, whole, err = x.body.fill(rest, &s.options); err != nil {
@@ -231,7 +248,7 @@ func (s *Server) startBody(sl *slot, x *exchange, head *parser.Head, rest []byte
 		p := c.ensurePending()
 		p.x, p.headAt, p.lastAt = x, headAt, now
 		x.body.expectContinue = head.ExpectContinue && head.Minor > 0
-	} else if x.body != nil {
+	} else if x.body != nil && !streams {
 		x.setTrailers()
 	}
 	c.settle()

@@ -206,6 +206,27 @@ func (s *Server) clientFailed(c *Client, err error) {
 		"peer", c.peerText(), "phase", c.phase(), "err", err)
 }
 
+// bodyCut: the client of a streamed body left, or its connection failed (err is
+// not nil then), before the body was whole.
+func (s *Server) bodyCut(x *exchange, err error) {
+	s.peerGone(x.slot)
+	s.stats.vanished.Add(1)
+	message, args := "client left in the middle of a request", []any{"peer", x.request.RemoteAddr, "phase", PhaseBody.String(),
+		"method", x.request.Method, "path", x.request.URL.Path, "bytes", x.body.arrived}
+	if err != nil {
+		message, args = "connection failed in the middle of a request", append(args, "err", err)
+	}
+	s.log.info(limitKey{event: "vanished", peer: x.client().peer.ip}, message, args...)
+}
+
+// bodyTooSlow: the handler of a streamed body waited in vain. What the client
+// gets for it is the handler's decision.
+func (s *Server) bodyTooSlow(x *exchange, waited time.Duration) {
+	s.stats.timeouts[PhaseBody].Add(1)
+	s.log.warn(limitKey{event: "408", peer: x.client().peer.ip}, "request body timed out while the handler read it",
+		"peer", x.request.RemoteAddr, "method", x.request.Method, "path", x.request.URL.Path, "bytes", x.body.arrived, "waited", waited)
+}
+
 // peerText is how a client is named in the log.
 func (c *Client) peerText() string {
 	if c.bridged != nil {

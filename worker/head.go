@@ -180,6 +180,9 @@ func sniffed(sc *scratch, next []byte) []byte {
 // hop-by-hop field and so named in Connection (RFC 9110 section 7.6.1).
 func (w *response) appendConnection(b []byte) []byte {
 	s := w.x.server
+	if b := w.x.streamed(); b != nil && b.spoils() {
+		w.closeAfter = true
+	}
 	if !w.closeAfter && (!s.options.KeepAlive || s.draining.Load() || s.isLastRequest(w.x.client())) {
 		w.closeAfter = true
 	}

@@ -9,7 +9,7 @@ import (
 
 // hijack takes the connection out of the server's hands. The caller holds the
 // response's lock.
-func (s *Server) hijack(w *response) (net.Conn, *bufio.ReadWriter, error) {
+func (s *Server) hijack(w *response, behind []byte) (net.Conn, *bufio.ReadWriter, error) {
 	x, sc := w.x, w.scratch
 	s.reclaim(sc)
 	s.settleLoan(sc)
@@ -29,7 +29,7 @@ func (s *Server) hijack(w *response) (net.Conn, *bufio.ReadWriter, error) {
 		c.bridged = nil
 	}
 	// What has been received behind the request belongs to the new owner.
-	early := bytes.Clone(c.unread())
+	early := append(bytes.Clone(behind), c.unread()...)
 	var source io.Reader = conn
 	if len(early) > 0 {
 		source = io.MultiReader(bytes.NewReader(early), conn)

@@ -84,6 +84,20 @@ func (s *Server) settleLoan(sc *scratch) {
 	}
 }
 
+// forgetLoan takes the place's output out of the reactor's sight, until it lends
+// again.
+func (s *Server) forgetLoan(sc *scratch) {
+	if sc.loan == nil {
+		return
+	}
+	s.loans.Lock()
+	defer s.loans.Unlock()
+	if s.loans.list[sc.place] == sc {
+		s.loans.list[sc.place] = nil
+	}
+	sc.loan = nil
+}
+
 // patience is how long the reactor may sleep while output may be lent.
 func (s *Server) patience() time.Duration {
 	if s.loans.lenders.Load() == 0 {

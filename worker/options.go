@@ -51,6 +51,10 @@ type Options struct {
 	Timeouts Timeouts
 	Liveness Liveness
 
+	// StreamRequest chooses, by its head, a request whose handler starts before
+	// its body is here and reads it as it comes; nil: none. It is called on the
+	// reactor's goroutine, for requests that have a body.
+	StreamRequest func(*http.Request) bool
 	// AppOptions: OPTIONS * goes to the handler instead of being answered by the
 	// server.
 	AppOptions bool

@@ -16,6 +16,7 @@ import (
 // served, reused by the next one on the same place.
 type scratch struct {
 	place  int
+	holder *threadpool.Place
 	out    *bytebufferpool.ByteBuffer // finished answers not sent yet: out.B[outOff:]
 	outOff int
 	cur    *bytebufferpool.ByteBuffer // of the answer being made; see join
@@ -33,7 +34,7 @@ type scratch struct {
 func scratchOf(place *threadpool.Place) *scratch {
 	sc, ok := place.Local.(*scratch)
 	if !ok {
-		sc = &scratch{place: place.Index, out: outPool.Get(), cur: outPool.Get(), hold: make([]byte, 0, holdLimit)}
+		sc = &scratch{place: place.Index, holder: place, out: outPool.Get(), cur: outPool.Get(), hold: make([]byte, 0, holdLimit)}
 		place.Local = sc
 	}
 	return sc
@@ -69,6 +70,9 @@ func (s *Server) process(place *threadpool.Place, sl *slot) {
 	}
 	gone := false
 	defer func() {
+		if place.Detached() {
+			s.forgetLoan(sc) // another place may have taken its number meanwhile
+		}
 		if !gone && !x.response.hijacked { // the handler ended its goroutine (runtime.Goexit)
 			s.handBack(sl, sc, thenClose)
 		}
@@ -150,6 +154,9 @@ func (s *Server) conclude(place *threadpool.Place, sc *scratch, x *exchange) out
 	w := &x.response
 	w.finish()
 	s.join(sc)
+	if x.streamed() != nil && !w.hijacked && !s.endStream(x) {
+		w.closeAfter, w.asked = true, false
+	}
 	x.abandon()
 	if w.hijacked {
 		return outcomeHijacked
@@ -167,7 +174,7 @@ func (s *Server) conclude(place *threadpool.Place, sc *scratch, x *exchange) out
 			sc.dropOutput() // what is left of it has been reported
 		}
 		c.then = thenClose
-		if w.cut && c.HasBackToBackRequests() {
+		if w.cut && (c.HasBackToBackRequests() || x.streamed() != nil) {
 			c.then = thenLinger
 		}
 		return outcomeClose
@@ -245,7 +252,7 @@ func (s *Server) inlineOrRequeue(sl *slot, sc *scratch, x *exchange, inline int,
 	if sl.Seen()&(reactor.PeerClosed|reactor.HungUp) != 0 {
 		s.peerGone(sl) // before this request began
 	}
-	if inline < s.options.MaxFastInline && (s.pool.Backlog() == 0 || sc.now-turn < int64(turnBudget)) {
+	if inline < s.options.MaxFastInline && !sc.holder.Detached() && (s.pool.Backlog() == 0 || sc.now-turn < int64(turnBudget)) {
 		if len(sc.out.B)-sc.outOff <= sendThreshold {
 			s.lend(sl, sc)
 		} else if !s.flush(sl, sc, thenIdle) {

@@ -378,8 +378,47 @@ func (w *response) SetWriteDeadline(deadline time.Time) error {
 	return nil
 }
 
+// SetReadDeadline is for http.ResponseController: reads of the body fail with
+// os.ErrDeadlineExceeded from then on. For a body that streams it replaces the
+// server's own limits, also when it is zero: then the handler waits for ever.
+func (w *response) SetReadDeadline(deadline time.Time) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.hijacked:
+		return http.ErrHijacked
+	case w.finished:
+		return errFinished
+	}
+	if w.x.body != nil {
+		w.x.body.setReadDeadline(deadline)
+	}
+	return nil
+}
+
+// EnableFullDuplex is for http.ResponseController. There is nothing to enable:
+// a handler may always read and write as it likes.
+func (w *response) EnableFullDuplex() error { return nil }
+
+// sendContinue sends 100 Continue, unless the answer has begun.
+func (w *response) sendContinue() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.composed || w.finished || w.hijacked || !w.atLeast11 {
+		return nil
+	}
+	if w.err != nil {
+		return w.err
+	}
+	return w.x.server.sendFirst(w, "HTTP/1.1 100 Continue\r\n\r\n")
+}
+
 // Hijack implements http.Hijacker.
 func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	var behind []byte // of a body that streams
+	if b := w.x.streamed(); b != nil {
+		behind = b.end(http.ErrHijacked)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
@@ -396,7 +435,7 @@ func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		}
 		w.emitHeld()
 	}
-	return w.x.server.hijack(w)
+	return w.x.server.hijack(w, behind)
 }
 
 // CloseNotify implements http.CloseNotifier, which old handlers use.

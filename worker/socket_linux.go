@@ -229,6 +229,15 @@ func sendVector(fd int, a, b []byte) (int, error) {
 	}
 }
 
+// unreadBytes is how much a socket has received that nobody has read.
+func unreadBytes(fd int) int64 {
+	n, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
+	if err != nil {
+		return 0
+	}
+	return int64(n)
+}
+
 // isDescriptorShortage: the process or the system has no descriptor or memory
 // for another connection. Accepting has to pause; the connections wait in the
 // kernel's queue.

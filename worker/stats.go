@@ -14,7 +14,7 @@ type counters struct {
 	bytesIn, bytesOut                  atomic.Uint64
 	gone, vanished, hijacked, panics   atomic.Uint64
 	bodyStorageErrors, expectations    atomic.Uint64
-	droppedFields                      atomic.Uint64
+	droppedFields, streams             atomic.Uint64
 	timeouts                           [numPhases]atomic.Uint64
 	writeFailures                      [numFailures]atomic.Uint64
 	parseErrors                        [parser.NumReasons]atomic.Uint64
@@ -70,6 +70,7 @@ type Stats struct {
 	Gone        uint64            `json:"gone"`           // clients that left while their request was served
 	Vanished    uint64            `json:"vanished"`       // clients that left in the middle of sending a request
 	Hijacked    uint64            `json:"hijacked"`
+	Streams     uint64            `json:"streams"` // requests whose handlers started before their bodies were here
 	Panics      uint64            `json:"panics"`
 	BodyErrors  uint64            `json:"body_storage_errors"` // bodies that could not be stored
 	DroppedLogs uint64            `json:"dropped_log_lines"`
@@ -94,7 +95,7 @@ func (s *Server) Stats() Stats {
 		PoolCapacity: pool.PoolCapacity, BusyThreads: pool.Busy, MaxThreads: pool.MaxThreads,
 		Accepted: s.stats.accepted.Load(), Paused: s.stats.acceptPauses.Load(),
 		IdleClosed: s.stats.idleClosed.Load(), Gone: s.stats.gone.Load(), Vanished: s.stats.vanished.Load(),
-		Hijacked: s.stats.hijacked.Load(), Panics: s.stats.panics.Load(), BodyErrors: s.stats.bodyStorageErrors.Load(),
+		Hijacked: s.stats.hijacked.Load(), Streams: s.stats.streams.Load(), Panics: s.stats.panics.Load(), BodyErrors: s.stats.bodyStorageErrors.Load(),
 		DroppedLogs: s.log.dropped.Load(), BytesIn: s.stats.bytesIn.Load(), BytesOut: s.stats.bytesOut.Load(),
 		Connections: make(map[string]int), Timeouts: make(map[string]uint64),
 		ParseErrors: make(map[string]uint64), WriteErrors: make(map[string]uint64), Statuses: make(map[string]uint64),

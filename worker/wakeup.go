@@ -38,6 +38,9 @@ func (s reactorSide) Observed(sl *slot, _ reactor.Events) { s.peerGone(sl) }
 
 func (s *Server) peerGone(sl *slot) {
 	if x := sl.Value.exchange.Load(); x != nil {
+		if b := x.streamed(); b != nil && sl.Seen()&reactor.HungUp == 0 && b.mayComplete() {
+			return // the end of the body may be on its way to the handler
+		}
 		if x.goneAt.CompareAndSwap(0, s.reactor.Now()) {
 			s.stats.gone.Add(1)
 			x.context.cancel(context.Canceled)

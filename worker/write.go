@@ -114,8 +114,20 @@ func (s *Server) sendWhileServing(w *response, p []byte) error {
 
 // sendAll waits until the socket has taken everything.
 func (s *Server) sendAll(w *response) error {
+	s.join(w.scratch)
+	return s.sendFinished(w)
+}
+
+// sendFirst sends a line that comes before the answer being made.
+func (s *Server) sendFirst(w *response, line string) error {
+	sc := w.scratch
+	s.reclaim(sc)
+	sc.out.B = append(sc.out.B, line...)
+	return s.sendFinished(w)
+}
+
+func (s *Server) sendFinished(w *response) error {
 	sc, sl := w.scratch, w.x.slot
-	s.join(sc)
 	s.settleLoan(sc)
 	if w.isPastDeadline() {
 		return s.writeFailed(w, os.ErrDeadlineExceeded)
