@@ -128,7 +128,7 @@ func TestBridgeGivesUpOnDeadClient(t *testing.T) {
 	if _, err := io.WriteString(conn, get11); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the server gives up", func() bool { return s.Stats().WriteErrors["too_slow"] == 1 && len(s.Stats().Connections) == 0 })
+	until(t, "the server gives up", func() bool { return s.Stats().WriteErrors["deadline"] == 1 && len(s.Stats().Connections) == 0 })
 	until(t, "the bridge is gone", func() bool { return !strings.Contains(stacks(), "(*bridge)") })
 }
 

@@ -43,6 +43,13 @@ func PlaceOf(r *http.Request) (place int, ok bool) {
 // Stats is a snapshot of a Server.
 type Stats = worker.Stats
 
+// WriteFailure is what Server.OnWriteFailure is told.
+type WriteFailure = worker.WriteFailure
+
+// Failure is the cause of a failed write; its String is the word in the log and
+// in Stats.WriteErrors.
+type Failure = worker.Failure
+
 // WaitBucket is a bar of the histogram of queue waits.
 type WaitBucket = worker.WaitBucket
 
@@ -55,6 +62,10 @@ const (
 	DefaultBodyMemory    = 112 << 10
 	DefaultOutputMemory  = 256 << 10
 	DefaultHeapFloor     = 16 << 20
+
+	DefaultOutputMemoryTotal int64 = 64 << 20
+	DefaultOutputFile        int64 = 64 << 20
+	DefaultOutputFileTotal   int64 = 1 << 30
 
 	DefaultFirstByteTimeout  = 30 * time.Second
 	DefaultReadHeaderTimeout = 20 * time.Second

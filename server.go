@@ -78,16 +78,27 @@ type Server struct {
 	// them for its request.
 	StreamRequest func(*http.Request) bool
 	// OutputMemory is how much of an answer (default 262144 bytes) may wait in
-	// memory for a slow reader before the handler's Write waits.
-	OutputMemory int
+	// memory for a slow reader, and OutputMemoryTotal (default 67108864) bounds
+	// all answers together. What is more goes to an unnamed file in
+	// BodyDirectory, at most OutputFile bytes an answer (default 67108864) and
+	// OutputFileTotal for all (default 1073741824; negative OutputFile: no files).
+	// Beyond that the handler's Write waits for its client.
+	OutputMemory                int
+	OutputMemoryTotal           int64
+	OutputFile, OutputFileTotal int64
+	// OnWriteFailure is told of each answer that did not reach its client, or not
+	// all of it, after it was logged: one after the other, on a goroutine that
+	// nobody else waits for.
+	OnWriteFailure func(WriteFailure)
 	// HeapFloor makes the garbage collector run less often while the heap is
 	// small: it counts so many bytes (default 16777216) as if they were in use,
 	// which lets as much garbage gather before a collection. They take no memory
 	// themselves. Nothing is done when GOGC or a memory limit is set.
 	HeapFloor int
 
-	// FirstByteTimeout, default 30 s: from accept to the first byte; then the
-	// connection is closed quietly.
+	// FirstByteTimeout, default 30 s or ReadHeaderTimeout or ReadTimeout where
+	// those are shorter: from accept to the first byte; then the connection is
+	// closed quietly.
 	FirstByteTimeout time.Duration
 	// ReadHeaderTimeout, default 20 s: from the first byte of a request to the
 	// end of its head, however the bytes trickle; 408.
@@ -108,9 +119,11 @@ type Server struct {
 	// timeout=65). It must be shorter than IdleTimeout, so that a client who
 	// keeps to it never sends into a closing connection.
 	AdvertisedIdle time.Duration
-	// WriteTimeout, default off: how long an answer may wait at a stretch, from
-	// when the socket refuses bytes until it has taken all of them. The handler's
-	// own time does not count.
+	// WriteTimeout, default off: from when a handler starts until the socket has
+	// taken its answer, as in http.Server: later writes fail with
+	// os.ErrDeadlineExceeded and the connection is closed. A handler can change it
+	// with ResponseController.SetWriteDeadline. WriteMinRate ends slow readers
+	// without a limit on the handler's own time.
 	WriteTimeout time.Duration
 	// WriteMinRate, default 500 bytes per second: what a client must take, on
 	// average, of an answer that waits for it, once WriteGrace, default 20 s,
@@ -168,7 +181,7 @@ func (s *Server) options() (worker.Options, error) {
 			Unacknowledged: timeout(s.TCPUserTimeout, DefaultTCPUserTimeout),
 		},
 		Timeouts: worker.Timeouts{
-			FirstByte: timeout(s.FirstByteTimeout, DefaultFirstByteTimeout),
+			FirstByte: s.firstByteTimeout(),
 			Head:      timeout(s.ReadHeaderTimeout, DefaultReadHeaderTimeout),
 			Request:   timeout(s.ReadTimeout, 0),
 			BodyIdle:  timeout(s.BodyIdleTimeout, DefaultBodyIdleTimeout),
@@ -195,6 +208,20 @@ func (s *Server) options() (worker.Options, error) {
 		o.Limits.Body = s.MaxBodyBytes
 	}
 	return o, s.check(&o)
+}
+
+// firstByteTimeout follows a shortened time for heads or requests: who allows
+// five seconds for a request does not want to wait thirty for its first byte.
+func (s *Server) firstByteTimeout() time.Duration {
+	first := timeout(s.FirstByteTimeout, DefaultFirstByteTimeout)
+	if s.FirstByteTimeout == 0 {
+		for _, d := range []time.Duration{s.ReadHeaderTimeout, s.ReadTimeout} {
+			if d > 0 {
+				first = min(first, d)
+			}
+		}
+	}
+	return first
 }
 
 // advertisedIdle follows a shortened IdleTimeout: what is announced keeps its
@@ -241,7 +268,7 @@ func (s *Server) check(o *worker.Options) error {
 	return nil
 }
 
-func orDefault[T int | time.Duration](value, fallback T) T {
+func orDefault[T int | int64 | time.Duration](value, fallback T) T {
 	if value == 0 {
 		return fallback
 	}
@@ -249,7 +276,7 @@ func orDefault[T int | time.Duration](value, fallback T) T {
 }
 
 // limit: negative is no limit.
-func limit(value, fallback int) int {
+func limit[T int | int64](value, fallback T) T {
 	if value < 0 {
 		return math.MaxInt
 	}

@@ -29,7 +29,7 @@ const (
 	OriginForm    TargetForm = iota // /path?query
 	AbsoluteForm                    // scheme://host/path?query
 	AuthorityForm                   // host:port, of CONNECT only, which may have an origin-form as well
-	AsteriskForm                    // *, of OPTIONS and of the preface of HTTP/2
+	AsteriskForm                    // *, of OPTIONS, of methods unknown here, and of the preface of HTTP/2
 )
 
 // Head is the head of one request: what Parse has understood of it, and, until

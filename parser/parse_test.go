@@ -149,6 +149,7 @@ var goodRequests = []struct {
 		want: target("GET", "/\xc3\xa9!\"<>{}|\\^`", "/\xc3\xa9!\"<>{}|\\^`", "", OriginForm)},
 	{name: "high bytes at all places of a word", raw: "GET /\xbf\xff\xa0\xa3\x80\x9f\xbf\xff\xbe HTTP/1.1\r\n" + host + "\r\n",
 		want: target("GET", "/\xbf\xff\xa0\xa3\x80\x9f\xbf\xff\xbe", "/\xbf\xff\xa0\xa3\x80\x9f\xbf\xff\xbe", "", OriginForm)},
+	{name: "asterisk of an unknown method", raw: "FOO * HTTP/1.1\r\n" + host + "\r\n", want: target("FOO", "*", "", "", AsteriskForm)},
 	{name: "asterisk", raw: "OPTIONS * HTTP/1.1\r\n" + host + "\r\n", want: target("OPTIONS", "*", "", "", AsteriskForm)},
 	{name: "absolute", raw: "GET http://a.b:80/c?d HTTP/1.1\r\n" + host + "\r\n",
 		want: target("GET", "http://a.b:80/c?d", "/c", "d", AbsoluteForm)},

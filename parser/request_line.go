@@ -138,7 +138,7 @@ func (h *Head) cutTarget(buf []byte, limits *Limits) bool {
 		}
 	case len(target) > 0 && target[0] == '/':
 		h.Form = OriginForm
-	case string(target) == "*" && (string(method) == "OPTIONS" || string(method) == "PRI"):
+	case string(target) == "*" && allowsAsterisk(method):
 		h.Form, path, pathEnd = AsteriskForm, 0, 0
 	default:
 		h.Form = AbsoluteForm
@@ -267,6 +267,17 @@ func (h *Head) parseVersion(buf []byte) bool {
 		}
 	}
 	return h.wait(stateVersion, i, start)
+}
+
+// allowsAsterisk: the form is that of OPTIONS (RFC 9112 section 3.2.4). A method
+// that the parser does not know may have a meaning for it too, and net/http
+// passes it on; for the others a resource must be named.
+func allowsAsterisk(method []byte) bool {
+	switch string(method) {
+	case "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "CONNECT":
+		return false
+	}
+	return true
 }
 
 // checkVersion decides on a version of the right form. "PRI * HTTP/2.0" is let

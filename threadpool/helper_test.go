@@ -105,8 +105,8 @@ func checkInvariants[T any](t testing.TB, p *ThreadPool[T]) {
 			continue
 		}
 		places++
-		if pl.Index != i || pl.detached {
-			t.Errorf("places[%d] has index %d, detached %v", i, pl.Index, pl.detached)
+		if pl.Index != i || pl.detached.Load() {
+			t.Errorf("places[%d] has index %d, detached %v", i, pl.Index, pl.detached.Load())
 		}
 	}
 	if p.running != places || p.running != p.active+len(p.free) {

@@ -1,5 +1,7 @@
 package threadpool
 
+import "sync/atomic"
+
 // Place is the right to process one task at a time, with what its holder wants to keep from task to task. A pool has
 // at most Max of them. No two goroutines ever hold the same *Place.
 type Place struct {
@@ -12,7 +14,7 @@ type Place struct {
 
 	// The holder writes these under the pool's mutex.
 	serving  bool // between taking a task and looking for the next one, and not detached
-	detached bool
+	detached atomic.Bool
 	turns    uint // tasks since the holder last rested; read and written by the holder only
 }
 
@@ -20,8 +22,8 @@ type Place struct {
 // between, so that a time read at the end of that task is still right. For the process function.
 func (pl *Place) Continues() bool { return pl.turns%turnsPerYield != 0 }
 
-// Detached reports whether [ThreadPool.Detach] was called for the present task. For the process function.
-func (pl *Place) Detached() bool { return pl.detached }
+// Detached reports whether [ThreadPool.Detach] was called for the present task.
+func (pl *Place) Detached() bool { return pl.detached.Load() }
 
 // Detach takes the goroutine that holds pl out of the count: the task it serves no longer counts against Max, and
 // another processor may start at once (Puma: mark_as_io_bound, thread_pool.rb:38). It is for tasks that outlive a
@@ -36,7 +38,7 @@ func (p *ThreadPool[T]) Detach(pl *Place) {
 		p.mu.Unlock()
 		return
 	}
-	pl.detached = true
+	pl.detached.Store(true)
 	notFull := p.finishTask(pl)
 	p.detached++
 	p.removePlace(pl)
@@ -54,7 +56,7 @@ func (p *ThreadPool[T]) rejoin(pl *Place) bool {
 	if pl.Index >= p.max || p.active >= p.max || p.places[pl.Index] != nil {
 		return false
 	}
-	pl.detached = false
+	pl.detached.Store(false)
 	p.places[pl.Index] = pl
 	p.running++
 	p.activate()

@@ -95,7 +95,7 @@ func (p *ThreadPool[T]) next(pl *Place) (t T, out outcome) {
 			p.pause(notFull)
 		}
 	}
-	if pl.detached && !p.rejoin(pl) {
+	if pl.detached.Load() && !p.rejoin(pl) {
 		p.unlockLast()
 		return t, quit
 	}
@@ -182,7 +182,7 @@ func (p *ThreadPool[T]) reap(pl *Place) {
 		notFull = p.finishTask(pl)
 	}
 	p.reaped++
-	if pl.detached {
+	if pl.detached.Load() {
 		p.detached--
 	} else {
 		p.removePlace(pl)

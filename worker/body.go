@@ -42,6 +42,7 @@ type requestBody struct {
 	closed bool
 	err    error     // what reads return once the body is closed
 	until  time.Time // SetReadDeadline
+	late   bool      // a read came after that
 
 	// Filling.
 	remaining int64 // of a Content-Length; -1: chunked
@@ -171,7 +172,10 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		return 0, b.err
 	}
 	if !b.until.IsZero() && !time.Now().Before(b.until) {
-		return 0, os.ErrDeadlineExceeded
+		b.late = true
+	}
+	if b.late {
+		return 0, os.ErrDeadlineExceeded // for good, as in net/http
 	}
 	if b.offset >= b.size {
 		return 0, io.EOF

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -96,6 +97,9 @@ func (s *Server) runBridge(l *listener, conn net.Conn) {
 	}
 	remote := conn.RemoteAddr()
 	_ = conn.SetReadDeadline(time.Time{})
+	if !s.shakeHands(conn) {
+		return
+	}
 	fd, theirs, err := socketPair()
 	if err != nil {
 		s.log.error(limitKey{event: "adopt"}, "connection could not be taken over", "peer", remote.String(), "err", err)
@@ -116,6 +120,48 @@ func (s *Server) runBridge(l *listener, conn net.Conn) {
 	_ = b.inner.CloseWrite() // the client's end of file, or its failure, is passed on
 	<-outward
 	b.inner.Close()
+}
+
+// handshaker is a *tls.Conn, or what wraps one.
+type handshaker interface {
+	HandshakeContext(context.Context) error
+}
+
+// shakeHands is the TLS handshake, where there is one, within the time that a
+// request's head may take. It counts and logs one that fails.
+func (s *Server) shakeHands(conn net.Conn) bool {
+	secure, ok := conn.(handshaker)
+	if !ok {
+		return true
+	}
+	ctx := context.Background()
+	if limit := s.options.Timeouts.Head; limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	err := secure.HandshakeContext(ctx)
+	if err == nil {
+		return true
+	}
+	reason := err.Error()
+	var notTLS tls.RecordHeaderError
+	if errors.As(err, &notTLS) && notTLS.Conn != nil && isHTTP(notTLS.RecordHeader[:]) {
+		_, _ = io.WriteString(notTLS.Conn, "HTTP/1.0 400 Bad Request\r\nConnection: close\r\n\r\nClient sent an HTTP request to an HTTPS server.\n")
+		reason = "an HTTP request on a TLS port"
+	}
+	s.stats.handshakes.Add(1)
+	s.log.warn(limitKey{event: "handshake", peer: addressOf(conn.RemoteAddr()).ip}, "TLS handshake failed", "peer", conn.RemoteAddr().String(), "err", reason)
+	return false
+}
+
+// isHTTP recognises a plain request by its first five bytes.
+func isHTTP(first []byte) bool {
+	switch string(first) {
+	case "GET /", "HEAD ", "POST ", "PUT /", "OPTIO", "PATCH", "DELET":
+		return true
+	}
+	return false
 }
 
 // outward carries the answers, and ends the connection after the last.

@@ -50,10 +50,8 @@ type pending struct {
 	// it unread: the rest is thrown away when it comes.
 	discarding *requestBody
 
-	out      *bytebufferpool.ByteBuffer // the rest of answers: out.B[outOff:]
-	outOff   int
-	progress progress
-	last     *exchange // of the last answer in out, for the log; nil for an answer of the server's own
+	out  output    // the rest of answers; mem is nil when there is none
+	last *exchange // of the last answer in out, for the log; nil for an answer of the server's own
 }
 
 var (
@@ -108,7 +106,7 @@ func (c *Client) settle() {
 		putBuffer(&inPool, p.in)
 		p.in, p.off = nil, 0
 	}
-	if p.in == nil && p.x == nil && p.out == nil && p.discarding == nil {
+	if p.in == nil && p.x == nil && p.out.mem == nil && p.discarding == nil {
 		p.head.Reset()
 		*p = pending{head: p.head}
 		pendingPool.Put(p)
@@ -117,7 +115,7 @@ func (c *Client) settle() {
 }
 
 // discard gives everything back: the connection is over.
-func (c *Client) discard() {
+func (s *Server) discard(c *Client) {
 	p := c.pending
 	if p == nil {
 		return
@@ -126,7 +124,10 @@ func (c *Client) discard() {
 		p.x.abandon()
 	}
 	putBuffer(&inPool, p.in)
-	putBuffer(&outPool, p.out)
+	if p.out.mem != nil {
+		s.drop(&p.out)
+		putBuffer(&outPool, p.out.mem)
+	}
 	p.head.Reset()
 	*p = pending{head: p.head}
 	pendingPool.Put(p)

@@ -48,7 +48,7 @@ const inlineValues = 6
 
 // inlineText bytes of head and peer's address need no allocation of their own
 // either. It is what is left to the allocator's next size class, 896 bytes.
-const inlineText = 128
+const inlineText = 120
 
 // contextOffset is where http.Request keeps its context. The field is not
 // exported, and the way through Request.WithContext copies the whole request

@@ -19,8 +19,8 @@ const (
 	FailureReset               // ECONNRESET
 	FailureTimedOut            // ETIMEDOUT: the peer vanished, TCP gave up
 	FailureUnreachable         // the network says that there is no way
-	FailureTooSlow             // our own minimum rate or total time
-	FailureDeadline            // the handler's own deadline (SetWriteDeadline)
+	FailureTooSlow             // our own minimum rate
+	FailureDeadline            // WriteTimeout, or the handler's own deadline (SetWriteDeadline)
 	numFailures        = int(FailureDeadline) + 1
 )
 
@@ -126,8 +126,8 @@ func (s *Server) answerAndClose(sl *slot, status int, reason string) {
 	}
 	putBuffer(&inPool, p.in)
 	p.in, p.off, p.parsing = nil, 0, false
-	p.out, p.outOff, p.last = outPool.Get(), 0, nil
-	p.out.B = s.appendRefusal(p.out.B[:0], status, reason)
+	p.out, p.last = newOutput(), nil
+	p.out.mem.B = s.appendRefusal(p.out.mem.B[:0], status, reason)
 	c.then = thenLinger
 	s.startWriting(sl)
 }
@@ -141,9 +141,9 @@ func (s *Server) refuseFromPool(sl *slot, sc *scratch, err error) {
 
 func (s *Server) closeFromPool(sl *slot, sc *scratch, status int, reason string) {
 	c := &sl.Value
-	s.reclaim(sc)
-	sc.out.B = s.appendRefusal(sc.out.B, status, reason)
-	c.discard()
+	sc.cur.B = s.appendRefusal(sc.cur.B[:0], status, reason)
+	_ = s.join(sc) // nothing of a file can be before it: that would have gone to the reactor
+	s.discard(c)
 	s.handBack(sl, sc, thenLinger)
 }
 
@@ -165,24 +165,54 @@ func (s *Server) noteTimeout(sl *slot, now int64) {
 	s.log.warn(limitKey{event: "408", peer: c.peer.ip}, "request timed out (408)", attributes...)
 }
 
-// noteWriteFailure counts and logs an answer that did not reach its client.
-// x is nil for an answer of the server's own.
-func (s *Server) noteWriteFailure(x *exchange, err error) {
+// WriteFailure is an answer that did not reach its client, or not all of it.
+type WriteFailure struct {
+	Request *http.Request
+	Status  int
+	// Written is how many bytes of the body the socket has taken, at least; those
+	// the client may or may not have seen. Total is how long the body is, -1 when
+	// the handler had not finished and not said.
+	Written, Total int64
+	Elapsed        time.Duration // since the request was whole
+	// Gone is how long ago the client had left, if Left says that it had.
+	Left  bool
+	Gone  time.Duration
+	Cause Failure
+	Err   error
+}
+
+// noteWriteFailure counts and logs an answer that did not reach its client, and
+// tells the application. x is nil for an answer of the server's own; unsent is
+// what the socket has not taken.
+func (s *Server) noteWriteFailure(x *exchange, err error, unsent int64) {
 	cause := failureOf(err)
 	s.stats.writeFailures[cause].Add(1)
 	if x == nil {
 		return
 	}
-	total := any("unknown")
-	if x.response.declared >= 0 {
-		total = x.response.declared
-	} else if x.response.finished {
-		total = x.response.written
+	now := s.reactor.Now()
+	w := &x.response
+	f := WriteFailure{Request: &x.request, Status: w.status, Written: max(w.written-unsent, 0), Total: -1,
+		Elapsed: time.Duration(now - x.queuedAt), Cause: cause, Err: err}
+	if w.declared >= 0 {
+		f.Total = w.declared
+	} else if w.finished {
+		f.Total = w.written
 	}
-	s.log.warn(limitKey{event: "write " + cause.String(), peer: x.client().peer.ip}, "response not delivered",
-		"peer", x.request.RemoteAddr, "method", x.request.Method, "path", x.request.URL.Path, "status", x.response.status,
-		"written", x.response.written, "total", total,
-		"elapsed", time.Duration(s.reactor.Now()-x.queuedAt), "cause", cause.String(), "err", err)
+	total := any("unknown")
+	if f.Total >= 0 {
+		total = f.Total
+	}
+	args := []any{"peer", x.request.RemoteAddr, "method", x.request.Method, "path", x.request.URL.Path, "status", f.Status,
+		"written", f.Written, "total", total, "elapsed", f.Elapsed, "cause", cause.String(), "err", err}
+	if gone := x.goneAt.Load(); gone != 0 {
+		f.Left, f.Gone = true, time.Duration(now-gone)
+		args = append(args, "client_left", f.Gone.String()+" ago")
+	}
+	s.log.warn(limitKey{event: "write " + cause.String(), peer: x.client().peer.ip}, "response not delivered", args...)
+	if s.options.OnWriteFailure != nil {
+		s.log.later(func() { s.options.OnWriteFailure(f) })
+	}
 }
 
 // clientLeft: the peer closed its side, between requests as it may, or in the

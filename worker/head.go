@@ -163,9 +163,11 @@ func (w *response) hasTrailers() bool {
 	return w.prefixed && w.atLeast11
 }
 
+// sniffLength is how much of a body its type is recognised by.
+const sniffLength = 512
+
 // sniffed returns the first bytes of the body.
 func sniffed(sc *scratch, next []byte) []byte {
-	const sniffLength = 512
 	if len(sc.hold) == 0 {
 		return next[:min(len(next), sniffLength)]
 	}

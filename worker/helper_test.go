@@ -24,7 +24,7 @@ const patience = 20 * time.Second
 func testOptions() Options {
 	return Options{
 		MaxThreads: 256, QueueRequests: true, KeepAlive: true, MaxFastInline: 32,
-		BodyMemory: 112 << 10, OutputMemory: 256 << 10,
+		BodyMemory: 112 << 10, OutputMemory: 256 << 10, OutputMemoryTotal: 64 << 20,
 		Timeouts: Timeouts{
 			FirstByte: 30 * time.Second, Head: 20 * time.Second,
 			BodyIdle: 30 * time.Second, BodyMinRate: 500, BodyGrace: 20 * time.Second,

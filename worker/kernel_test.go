@@ -55,7 +55,7 @@ func inBubble(t *testing.T, handler http.HandlerFunc, change func(*Options), tes
 		options.Handler = handler
 		options.Logger = slog.New(k.logs)
 		options.poller = k.poller
-		options.sockets = &sockets{receive: k.receive, send: k.send, shutdownWrite: k.shutdownWrite, shutdown: k.shutdown, close: k.close}
+		options.sockets = &sockets{receive: k.receive, send: k.send, sendFile: k.sendFile, shutdownWrite: k.shutdownWrite, shutdown: k.shutdown, close: k.close}
 		if change != nil {
 			change(&options)
 		}
@@ -211,6 +211,15 @@ func (k *fakeKernel) send(fd int, a, b []byte) (int, error) {
 	c.writes++
 	mark(&c.answeredAt)
 	return len(p), nil
+}
+
+func (k *fakeKernel) sendFile(fd, file int, offset, n int64) (int, error) {
+	p := make([]byte, n)
+	size, err := unix.Pread(file, p, offset)
+	if err != nil || size == 0 {
+		return 0, err
+	}
+	return k.send(fd, p[:size], nil)
 }
 
 func (k *fakeKernel) shutdownWrite(fd int) error {

@@ -1,27 +1,37 @@
 package worker
 
 import (
+	"math"
 	"runtime"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/catamount-server/catamount/reactor"
 )
 
-// Answers to pipelined requests leave together, in one write, when the last
-// request that is here has been served. A slow handler in the middle would make
-// the answers before it wait. So a place that goes on to the next request lends
-// its output to the reactor: if the handler has not finished, or sent anything,
-// within lendTime, the reactor sends what it finds. A quick handler's place takes
-// the output back and nothing has happened but two atomic operations.
+// While a handler runs its place owns the output, but a handler may take its
+// time, and there are bytes that should not wait for it. Those the place lends to
+// the reactor:
+//
+//   - Answers to pipelined requests leave together, in one write, when the last
+//     request that is here has been served. Before each of the others the answers
+//     so far are lent: if its handler has not finished, or sent anything, within
+//     lendTime, the reactor sends what it finds. A quick handler's place takes the
+//     output back and nothing has happened but two atomic operations.
+//   - What a full socket has refused is lent until there is room for it.
 
 // lendTime is how long a finished answer may wait for the next one.
 const lendTime = time.Millisecond
 
 const (
-	loanIdle uint32 = iota // the place has no pipelined batch in hand
-	loanHeld               // it has, and will lend again: the reactor stays awake
-	loanLent               // the reactor may take it
-	loanUsed               // the reactor is sending it
-	loanSent               // the reactor has sent it, and may sleep
+	loanIdle    uint32 = iota // nothing is lent
+	loanHeld                  // the place has taken it back, and will lend again: the reactor stays awake
+	loanLent                  // the reactor may take it, and does after lendTime
+	loanWaiting               // the reactor may take it, and does when the socket has room
+	loanUsed                  // the reactor is sending it
+	loanSent                  // the reactor has sent it, and may sleep
 )
 
 // loan is the part of a scratch that the reactor looks at.
@@ -34,40 +44,115 @@ type loan struct {
 	own, counted bool
 }
 
-// lend offers the output to the reactor.
-func (s *Server) lend(sl *slot, sc *scratch) {
-	if len(sc.out.B) == sc.outOff {
-		return
+// loans are all outputs that may be lent.
+type loans struct {
+	sync.Mutex
+	list     []*scratch   // by pool place
+	detached []*scratch   // of places that the pool does not count at present: another may have the same number
+	lenders  atomic.Int32 // places in the middle of a pipelined batch
+}
+
+// all calls f for each; the lock is held.
+func (l *loans) all(f func(sc *scratch)) {
+	for _, sc := range l.list {
+		if sc != nil {
+			f(sc)
+		}
+	}
+	for _, sc := range l.detached {
+		f(sc)
+	}
+}
+
+// loanOf returns the loan of sc, which the reactor can find from now on.
+func (s *Server) loanOf(sc *scratch) *loan {
+	if sc.loan != nil && !sc.holder.Detached() {
+		return sc.loan
 	}
 	if sc.loan == nil {
 		sc.loan = new(loan)
-		s.loans.Lock()
-		for len(s.loans.list) <= sc.place {
-			s.loans.list = append(s.loans.list, nil)
-		}
-		s.loans.list[sc.place] = sc
-		s.loans.Unlock()
 	}
-	sc.loan.own = true
-	sc.loan.slot = sl
-	sc.loan.since = sc.now
-	sc.loan.state.Store(loanLent)
-	if !sc.loan.counted {
-		sc.loan.counted = true
+	l := &s.loans
+	l.Lock()
+	defer l.Unlock()
+	for len(l.list) <= sc.place {
+		l.list = append(l.list, nil)
+	}
+	switch old := l.list[sc.place]; {
+	case sc.holder.Detached():
+		if old == sc {
+			l.list[sc.place] = nil
+		}
+		if !slices.Contains(l.detached, sc) {
+			l.detached = append(l.detached, sc)
+		}
+		return sc.loan
+	case old != nil && old != sc && old.holder.Detached():
+		l.detached = append(l.detached, old)
+	}
+	l.list[sc.place] = sc
+	return sc.loan
+}
+
+// forgetLoan takes the output of a detached place out of the reactor's sight,
+// until it lends again.
+func (s *Server) forgetLoan(sc *scratch) {
+	if sc.loan == nil {
+		return
+	}
+	l := &s.loans
+	l.Lock()
+	defer l.Unlock()
+	if l.list[sc.place] == sc {
+		l.list[sc.place] = nil
+	}
+	l.detached = slices.DeleteFunc(l.detached, func(other *scratch) bool { return other == sc })
+	sc.loan = nil
+}
+
+// lend offers finished answers to the reactor while the next one is made.
+func (s *Server) lend(sl *slot, sc *scratch) {
+	if sc.out.isEmpty() {
+		return
+	}
+	l := s.loanOf(sc)
+	l.own, l.slot, l.since = true, sl, sc.now
+	l.state.Store(loanLent)
+	if !l.counted {
+		l.counted = true
 		s.loans.lenders.Add(1)
 		s.reactor.Nudge()
+	}
+}
+
+// leaveToReactor offers what the socket has refused, while the handler goes on.
+func (s *Server) leaveToReactor(sl *slot, sc *scratch) {
+	for !sc.out.isEmpty() {
+		l := s.loanOf(sc)
+		l.own, l.slot = true, sl
+		sl.WatchWritable(true)
+		l.state.Store(loanWaiting)
+		// The room may have come just before: then nobody is told of it.
+		if sl.Seen()&(reactor.Writable|reactor.HungUp) == 0 || !l.state.CompareAndSwap(loanWaiting, loanIdle) {
+			return
+		}
+		l.own = false
+		if _, err := s.push(sl, &sc.out, nil, math.MaxInt64); err != nil {
+			return // it shows again, and is reported, with the next write
+		}
 	}
 }
 
 // reclaim takes the output back before anything is done with it. The reactor
 // may be sending it at this moment; that lasts microseconds.
 func (s *Server) reclaim(sc *scratch) {
-	if sc.loan == nil || !sc.loan.own {
+	l := sc.loan
+	if l == nil || !l.own {
 		return
 	}
-	sc.loan.own = false
-	for !sc.loan.state.CompareAndSwap(loanLent, loanHeld) {
-		if sc.loan.state.Load() == loanSent {
+	l.own = false
+	for !l.state.CompareAndSwap(loanLent, loanHeld) && !l.state.CompareAndSwap(loanWaiting, loanHeld) {
+		if l.state.Load() == loanSent {
 			s.settleLoan(sc) // the next one has to wake the reactor again
 			return
 		}
@@ -77,25 +162,15 @@ func (s *Server) reclaim(sc *scratch) {
 
 // settleLoan is called when the output is sent, or about to be.
 func (s *Server) settleLoan(sc *scratch) {
-	if sc.loan != nil && sc.loan.counted {
-		sc.loan.counted = false
-		sc.loan.state.Store(loanIdle)
-		s.loans.lenders.Add(-1)
-	}
-}
-
-// forgetLoan takes the place's output out of the reactor's sight, until it lends
-// again.
-func (s *Server) forgetLoan(sc *scratch) {
-	if sc.loan == nil {
+	l := sc.loan
+	if l == nil || l.state.Load() == loanIdle {
 		return
 	}
-	s.loans.Lock()
-	defer s.loans.Unlock()
-	if s.loans.list[sc.place] == sc {
-		s.loans.list[sc.place] = nil
+	l.state.Store(loanIdle)
+	if l.counted {
+		l.counted = false
+		s.loans.lenders.Add(-1)
 	}
-	sc.loan = nil
 }
 
 // patience is how long the reactor may sleep while output may be lent.
@@ -105,15 +180,13 @@ func (s *Server) patience() time.Duration {
 	}
 	s.loans.Lock()
 	defer s.loans.Unlock()
-	for _, sc := range s.loans.list {
-		if sc == nil {
-			continue
-		}
+	patience := time.Duration(-1)
+	s.loans.all(func(sc *scratch) {
 		if state := sc.loan.state.Load(); state == loanHeld || state == loanLent {
-			return lendTime
+			patience = lendTime
 		}
-	}
-	return -1
+	})
+	return patience
 }
 
 // sendLent sends what has been lent for too long. It runs on the reactor after
@@ -125,20 +198,48 @@ func (s *Server) sendLent() {
 	now := s.reactor.BatchTime()
 	s.loans.Lock()
 	defer s.loans.Unlock()
-	for _, sc := range s.loans.list {
-		if sc == nil || sc.loan.state.Load() != loanLent || !sc.loan.state.CompareAndSwap(loanLent, loanUsed) {
-			continue
+	s.loans.all(func(sc *scratch) {
+		if !sc.loan.state.CompareAndSwap(loanLent, loanUsed) {
+			return
 		}
 		if now-sc.loan.since < int64(lendTime) {
 			sc.loan.state.Store(loanLent)
-			continue
+			return
 		}
-		// A failure shows again, and is reported, when the place sends.
-		_, err := s.sendSome(sc.loan.slot, sc, nil)
-		if err == nil && len(sc.out.B) > sc.outOff {
-			sc.loan.state.Store(loanLent) // the socket is full: the rest follows
-			continue
+		s.sendLoan(sc)
+	})
+}
+
+// sendWaiting sends what the socket of sl had refused, if it is lent.
+func (s *Server) sendWaiting(sl *slot) {
+	s.loans.Lock()
+	defer s.loans.Unlock()
+	s.loans.all(func(sc *scratch) {
+		switch {
+		case !sc.loan.state.CompareAndSwap(loanWaiting, loanUsed):
+		case sc.loan.slot != sl:
+			sc.loan.state.Store(loanWaiting)
+		default:
+			s.sendLoan(sc)
 		}
+	})
+}
+
+// sendLoan sends an output that is in use by the reactor.
+func (s *Server) sendLoan(sc *scratch) {
+	sl := sc.loan.slot
+	_, err := s.push(sl, &sc.out, nil, fileShare)
+	switch {
+	case err != nil: // it shows again, and is reported, when the place sends
+		sc.loan.state.Store(loanWaiting)
+	case sc.out.isEmpty():
 		sc.loan.state.Store(loanSent)
+	default:
+		if !sc.out.blocked { // its share is used up, the others' turn
+			s.again = append(s.again, readAgain{sl, sl.Generation()})
+			s.reactor.KeepGoing()
+		}
+		sl.WatchWritable(true)
+		sc.loan.state.Store(loanWaiting)
 	}
 }

@@ -13,7 +13,7 @@ const lingerBytes = 1 << 20
 func (s *Server) startLingering(sl *slot) {
 	c := &sl.Value
 	now := s.reactor.BatchTime()
-	c.discard()
+	s.discard(c)
 	if s.options.Timeouts.Linger <= 0 || s.sockets.shutdownWrite(sl.FD()) != nil {
 		s.close(sl)
 		return

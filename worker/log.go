@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,6 +35,7 @@ type logLine struct {
 	key     limitKey
 	message string
 	args    []any
+	call    func() // instead of a line
 }
 
 const (
@@ -52,15 +54,15 @@ func newEventLog(logger *slog.Logger) *eventLog {
 }
 
 func (l *eventLog) info(key limitKey, message string, args ...any) {
-	l.put(logLine{slog.LevelInfo, key, message, args})
+	l.put(logLine{level: slog.LevelInfo, key: key, message: message, args: args})
 }
 
 func (l *eventLog) warn(key limitKey, message string, args ...any) {
-	l.put(logLine{slog.LevelWarn, key, message, args})
+	l.put(logLine{level: slog.LevelWarn, key: key, message: message, args: args})
 }
 
 func (l *eventLog) error(key limitKey, message string, args ...any) {
-	l.put(logLine{slog.LevelError, key, message, args})
+	l.put(logLine{level: slog.LevelError, key: key, message: message, args: args})
 }
 
 func (l *eventLog) handlerPanic(x *exchange, v any, stack []byte) {
@@ -68,10 +70,17 @@ func (l *eventLog) handlerPanic(x *exchange, v any, stack []byte) {
 		"path", x.request.URL.Path, "panic", panicValue(v), "stack", string(stack))
 }
 
+// later calls f on the log's goroutine: a function of the application's, for
+// which nobody waits.
+func (l *eventLog) later(f func()) { l.queueUp(logLine{call: f}) }
+
 func (l *eventLog) put(line logLine) {
-	if !l.logger.Enabled(context.Background(), line.level) {
-		return
+	if l.logger.Enabled(context.Background(), line.level) {
+		l.queueUp(line)
 	}
+}
+
+func (l *eventLog) queueUp(line logLine) {
 	select {
 	case l.queue <- line:
 	default:
@@ -129,6 +138,10 @@ func (l *eventLog) run() {
 }
 
 func (l *eventLog) limit(floods map[limitKey]*flood, line logLine) {
+	if line.call != nil {
+		l.call(line.call)
+		return
+	}
 	if len(floods) >= logKeys {
 		line.key = limitKey{event: "many"}
 	}
@@ -139,6 +152,16 @@ func (l *eventLog) limit(floods map[limitKey]*flood, line logLine) {
 	}
 	floods[line.key] = &flood{}
 	l.write(line)
+}
+
+// call runs a function of the application's.
+func (l *eventLog) call(f func()) {
+	defer func() {
+		if v := recover(); v != nil {
+			l.logger.Error("a hook panicked", "panic", panicValue(v), "stack", string(debug.Stack()))
+		}
+	}()
+	f()
 }
 
 // sweep ends the period: keys that were quiet are forgotten, of the others the

@@ -44,9 +44,20 @@ type Options struct {
 	// OutputMemory is how many bytes of an answer may wait in memory for a slow
 	// reader before the handler's Write waits for it.
 	OutputMemory int
+	// OutputMemoryTotal bounds what all answers together have in memory.
+	OutputMemoryTotal int64
+	// OutputFile is how many bytes of an answer, beyond what memory takes, may
+	// wait in an unnamed file in BodyDirectory; OutputFileTotal bounds all of
+	// them together.
+	OutputFile, OutputFileTotal int64
 	// HeapFloor is how many bytes the garbage collector is to count besides the
 	// live heap, see heapFloor.
 	HeapFloor int
+
+	// OnWriteFailure is told of answers that did not reach their clients, one
+	// after the other, on the log's goroutine. When the log does not keep up some
+	// may be left out, and are counted with the log lines.
+	OnWriteFailure func(WriteFailure)
 
 	Timeouts Timeouts
 	Liveness Liveness
@@ -90,8 +101,7 @@ type Timeouts struct {
 	// than Idle, so that a client who keeps to it never meets a closing
 	// connection.
 	AdvertisedIdle time.Duration
-	// Write: from when the socket refuses bytes of an answer until it has taken
-	// all of them.
+	// Write: from when a handler starts until its answer has been sent.
 	Write time.Duration
 	// WriteMinRate: bytes per second that a client must take, on average, while
 	// bytes wait for it, once WriteGrace has passed.

@@ -17,24 +17,20 @@ import (
 type scratch struct {
 	place  int
 	holder *threadpool.Place
-	out    *bytebufferpool.ByteBuffer // finished answers not sent yet: out.B[outOff:]
-	outOff int
+	out    output                     // finished answers not sent yet
 	cur    *bytebufferpool.ByteBuffer // of the answer being made; see join
 	hold   []byte                     // body bytes held back, see holdLimit
 	head   parser.Head
 	fields []headerField
 	last   *exchange // of the last answer in out, for the log
 	now    int64     // the clock, as last read
-	// progress counts while the socket does not take the output.
-	progress progress
-	loan     *loan
-	blocked  bool // the last send was refused; no use to try before Writable
+	loan   *loan
 }
 
 func scratchOf(place *threadpool.Place) *scratch {
 	sc, ok := place.Local.(*scratch)
 	if !ok {
-		sc = &scratch{place: place.Index, holder: place, out: outPool.Get(), cur: outPool.Get(), hold: make([]byte, 0, holdLimit)}
+		sc = &scratch{place: place.Index, holder: place, out: newOutput(), cur: outPool.Get(), hold: make([]byte, 0, holdLimit)}
 		place.Local = sc
 	}
 	return sc
@@ -103,6 +99,9 @@ func (s *Server) process(place *threadpool.Place, sl *slot) {
 func (s *Server) serve(place *threadpool.Place, sc *scratch, x *exchange) (result outcome) {
 	w := &x.response
 	x.place = int32(place.Index)
+	if limit := s.options.Timeouts.Write; limit > 0 {
+		w.deadline = sc.now + int64(limit)
+	}
 	w.scratch, w.place = sc, place
 	sc.hold = sc.hold[:0]
 	x.client().served++
@@ -153,7 +152,7 @@ func (s *Server) handlerFailed(x *exchange, v any) {
 func (s *Server) conclude(place *threadpool.Place, sc *scratch, x *exchange) outcome {
 	w := &x.response
 	w.finish()
-	s.join(sc)
+	s.joinLast(sc, w)
 	if x.streamed() != nil && !w.hijacked && !s.endStream(x) {
 		w.closeAfter, w.asked = true, false
 	}
@@ -171,7 +170,7 @@ func (s *Server) conclude(place *threadpool.Place, sc *scratch, x *exchange) out
 	switch {
 	case w.err != nil || w.cut:
 		if w.err != nil {
-			sc.dropOutput() // what is left of it has been reported
+			s.drop(&sc.out) // what is left of it has been reported
 		}
 		c.then = thenClose
 		if w.cut && (c.HasBackToBackRequests() || x.streamed() != nil) {
@@ -253,7 +252,7 @@ func (s *Server) inlineOrRequeue(sl *slot, sc *scratch, x *exchange, inline int,
 		s.peerGone(sl) // before this request began
 	}
 	if inline < s.options.MaxFastInline && !sc.holder.Detached() && (s.pool.Backlog() == 0 || sc.now-turn < int64(turnBudget)) {
-		if len(sc.out.B)-sc.outOff <= sendThreshold {
+		if sc.out.size() <= sendThreshold {
 			s.lend(sl, sc)
 		} else if !s.flush(sl, sc, thenIdle) {
 			return nil

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"runtime"
@@ -52,6 +51,7 @@ type response struct {
 	status   int
 	declared int64 // the handler's Content-Length; -1 without
 	written  int64 // body bytes that the handler wrote
+	deadline int64 // when the answer must have been sent, on the reactor's clock; 0: no matter
 
 	frozen       uint16 // fields in the header when it was frozen
 	isHead       bool
@@ -79,9 +79,8 @@ type response struct {
 
 // rareParts is what few responses have.
 type rareParts struct {
-	trailers      []string // keys declared by the Trailer field, canonical
-	connection    []string // the handler's Connection field
-	writeDeadline time.Time
+	trailers   []string // keys declared by the Trailer field, canonical
+	connection []string // the handler's Connection field
 }
 
 func (w *response) rareParts() *rareParts {
@@ -235,6 +234,12 @@ func (w *response) body(p []byte) error {
 		return nil
 	}
 	sc := w.scratch
+	if sc.out.file.file != nil && !sc.out.file.spill {
+		// These bytes follow a file that the handler has copied.
+		if err := w.x.server.sendBefore(w); err != nil {
+			return err
+		}
+	}
 	if w.chunked && len(sc.hold)+len(p) < holdLimit {
 		sc.hold = append(sc.hold, p...)
 		return nil
@@ -359,22 +364,17 @@ func (w *response) appendLastChunk() {
 	w.scratch.cur.B = append(b, "\r\n"...)
 }
 
-// ReadFrom implements io.ReaderFrom.
-func (w *response) ReadFrom(src io.Reader) (int64, error) {
-	buffer := make([]byte, 32<<10)
-	return io.CopyBuffer(writerOnly{w}, src, buffer)
-}
-
-// writerOnly hides ReadFrom, which would call itself.
-type writerOnly struct{ io.Writer }
-
 // SetWriteDeadline is for http.ResponseController: a Write or Flush that has to
-// wait for the client until then fails with os.ErrDeadlineExceeded. A zero time
-// removes it.
+// wait for the client until then fails with os.ErrDeadlineExceeded. It replaces
+// the server's WriteTimeout; a zero time removes both.
 func (w *response) SetWriteDeadline(deadline time.Time) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.rareParts().writeDeadline = deadline
+	w.deadline = 0
+	if !deadline.IsZero() {
+		s := w.x.server
+		w.deadline = max(s.reactor.Now()+int64(time.Until(deadline)), 1)
+	}
 	return nil
 }
 

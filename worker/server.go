@@ -44,11 +44,9 @@ type Server struct {
 		sync.Mutex
 		list []func()
 	}
-	loans struct {
-		sync.Mutex
-		list    []*scratch   // by pool place
-		lenders atomic.Int32 // places in the middle of a pipelined batch
-	}
+	loans loans
+	// What answers to slow readers take, in memory and in files.
+	heldMemory, heldFiles atomic.Int64
 
 	draining   atomic.Bool
 	drainBegun chan struct{} // closed when draining becomes true
@@ -168,7 +166,7 @@ func (s *Server) close(sl *slot) {
 	if x := c.exchange.Load(); x != nil {
 		x.abandon()
 	}
-	c.discard()
+	s.discard(c)
 	fd, bridged := sl.FD(), c.bridged
 	s.setState(c, StateClosed, s.reactor.BatchTime())
 	s.reactor.Remove(sl)

@@ -33,13 +33,14 @@ func TestWriteDeadlines(t *testing.T) {
 		take   int // bytes that the client takes each second
 		due    time.Duration
 		exact  bool
+		cause  string
 	}{
-		{"rate, nothing taken, reactor", rate, all, 0, 20 * time.Second, true},
-		{"rate, nothing taken, handler", rate, some, 0, 20 * time.Second, true},
-		{"rate, trickle, reactor", rate, all, 100, 24800 * time.Millisecond, false},
-		{"rate, trickle, handler", rate, some, 100, 24800 * time.Millisecond, false},
-		{"total, reactor", total, all, 3000, 90 * time.Second, true},
-		{"total, handler", total, some, 3000, 90 * time.Second, true},
+		{"rate, nothing taken, reactor", rate, all, 0, 20 * time.Second, true, "too_slow"},
+		{"rate, nothing taken, handler", rate, some, 0, 20 * time.Second, true, "too_slow"},
+		{"rate, trickle, reactor", rate, all, 100, 24800 * time.Millisecond, false, "too_slow"},
+		{"rate, trickle, handler", rate, some, 100, 24800 * time.Millisecond, false, "too_slow"},
+		{"total, reactor", total, all, 3000, 90 * time.Second, true, "deadline"},
+		{"total, handler", total, some, 3000, 90 * time.Second, true, "deadline"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			change := func(o *Options) { only(test.set)(o); test.memory(o) }
@@ -59,7 +60,7 @@ func TestWriteDeadlines(t *testing.T) {
 				if closed := c.state().closedAt; closed.Sub(start) < test.due || closed.Sub(start) > test.due+slack {
 					t.Errorf("closed after %v, want %v", closed.Sub(start), test.due)
 				}
-				k.wantUndelivered("too_slow", "/big")
+				k.wantUndelivered(test.cause, "/big")
 			})
 		})
 	}

@@ -22,7 +22,10 @@ type sockets struct {
 	// receive reads what is there; n is 0 at the end of the stream.
 	receive func(fd int, p []byte) (n int, err error)
 	// send writes what the socket takes, of a and then of b.
-	send          func(fd int, a, b []byte) (n int, err error)
+	send func(fd int, a, b []byte) (n int, err error)
+	// sendFile writes what the socket takes of n bytes of a file; it returns 0
+	// at the end of the file.
+	sendFile      func(fd, file int, offset, n int64) (int, error)
 	shutdownWrite func(fd int) error
 	// shutdown ends both directions; whoever waits for the socket notices.
 	shutdown func(fd int) error
@@ -36,6 +39,7 @@ func kernelSockets() *sockets {
 		accept:        acceptSocket,
 		receive:       receive,
 		send:          send,
+		sendFile:      sendFile,
 		shutdownWrite: func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) },
 		shutdown:      func(fd int) error { return unix.Shutdown(fd, unix.SHUT_RDWR) },
 		close:         unix.Close,
@@ -236,6 +240,51 @@ func unreadBytes(fd int) int64 {
 		return 0
 	}
 	return int64(n)
+}
+
+// sendFile is sendfile(2). Files that it does not take are read and sent.
+func sendFile(fd, file int, offset, n int64) (int, error) {
+	for {
+		at := offset
+		sent, err := unix.Sendfile(fd, file, &at, int(n))
+		switch err {
+		case nil:
+			return sent, nil
+		case unix.EINTR:
+			continue
+		case unix.EINVAL, unix.ENOSYS, unix.EOPNOTSUPP:
+			return copyFile(fd, file, offset, n)
+		}
+		return 0, err
+	}
+}
+
+func copyFile(fd, file int, offset, n int64) (int, error) {
+	buffer := outPool.Get()
+	defer putBuffer(&outPool, buffer)
+	if cap(buffer.B) < streamBuffer {
+		buffer.B = make([]byte, streamBuffer)
+	}
+	read, err := unix.Pread(file, buffer.B[:min(int64(cap(buffer.B)), n)], offset)
+	if read <= 0 {
+		return 0, err
+	}
+	return send(fd, buffer.B[:read], nil)
+}
+
+// duplicateFile returns a descriptor of our own for a handler's file.
+func duplicateFile(raw syscall.RawConn) (*os.File, error) {
+	var number int
+	var err error
+	if controlErr := raw.Control(func(fd uintptr) {
+		number, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
+	}); controlErr != nil {
+		return nil, controlErr
+	}
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return os.NewFile(uintptr(number), "sent file"), nil
 }
 
 // isDescriptorShortage: the process or the system has no descriptor or memory

@@ -146,8 +146,8 @@ func (b *stream) refusal() error {
 	if b.closed != nil {
 		return b.closed
 	}
-	if b.own && !b.deadline.IsZero() && !time.Now().Before(b.deadline) {
-		return os.ErrDeadlineExceeded
+	if b.err == nil && b.own && !b.deadline.IsZero() && !time.Now().Before(b.deadline) {
+		return b.fail(os.ErrDeadlineExceeded) // for good, as in net/http
 	}
 	return nil
 }
@@ -286,9 +286,8 @@ func (b *stream) wait() error {
 		}
 		if late == errBodyTooSlow {
 			s.bodyTooSlow(b.x, b.waited)
-			return b.fail(late)
 		}
-		return late
+		return b.fail(late)
 	}
 }
 
@@ -309,7 +308,7 @@ func (b *stream) limit(began int64, waited time.Duration) (timeout time.Duration
 			return 0, nil, b.changed, nil
 		}
 		if timeout = time.Until(b.deadline); timeout <= 0 {
-			return 0, nil, nil, os.ErrDeadlineExceeded
+			return 0, nil, nil, b.fail(os.ErrDeadlineExceeded)
 		}
 		return timeout, os.ErrDeadlineExceeded, b.changed, nil
 	}

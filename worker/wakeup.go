@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"math"
+	"os"
 	"time"
 
 	"github.com/catamount-server/catamount/reactor"
@@ -34,7 +35,14 @@ func (s reactorSide) Ready(sl *slot, events reactor.Events) {
 // context ends, at the cost of nothing: no goroutine watches, no deadline is
 // moved. The answer is attempted all the same: the client may only have shut
 // down its sending side.
-func (s reactorSide) Observed(sl *slot, _ reactor.Events) { s.peerGone(sl) }
+func (s reactorSide) Observed(sl *slot, events reactor.Events) {
+	if events&(reactor.PeerClosed|reactor.HungUp) != 0 {
+		s.peerGone(sl)
+	}
+	if events&reactor.Writable != 0 {
+		s.sendWaiting(sl)
+	}
+}
 
 func (s *Server) peerGone(sl *slot) {
 	if x := sl.Value.exchange.Load(); x != nil {
@@ -68,7 +76,11 @@ func (s reactorSide) Expired(sl *slot) {
 	c := &sl.Value
 	switch c.state {
 	case StateWriting:
-		s.noteWriteFailure(c.pending.last, errTooSlow)
+		late := errTooSlow
+		if c.pending.last.writeDeadline() <= s.reactor.BatchTime() {
+			late = os.ErrDeadlineExceeded
+		}
+		s.noteWriteFailure(c.pending.last, late, c.pending.out.size())
 		s.close(sl)
 	case StateLingering:
 		s.close(sl)
@@ -112,8 +124,14 @@ func (s reactorSide) BatchEnd() {
 	again := s.again
 	s.again = s.again[len(s.again):]
 	for _, entry := range again {
-		if entry.slot.Generation() == entry.generation && s.isWaiting(entry.slot) {
-			s.read(entry.slot)
+		switch sl := entry.slot; {
+		case sl.Generation() != entry.generation:
+		case sl.Owned():
+			s.sendWaiting(sl)
+		case sl.Value.state == StateWriting:
+			s.keepWriting(sl)
+		case s.isWaiting(sl):
+			s.read(sl)
 		}
 	}
 	if len(s.again) == 0 {
@@ -122,7 +140,8 @@ func (s reactorSide) BatchEnd() {
 	s.reactor.KeepGoing()
 }
 
-// readAgain is a client that has more bytes waiting than its share of a batch.
+// readAgain is a client that has more to read or to write than its share of a
+// batch.
 type readAgain struct {
 	slot       *slot
 	generation uint32

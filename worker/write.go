@@ -10,8 +10,7 @@ import (
 	"github.com/catamount-server/catamount/reactor"
 )
 
-// errTooSlow: the client does not take its answer at the minimum rate, or not
-// within the total time.
+// errTooSlow: the client does not take its answer at the minimum rate.
 var errTooSlow = fmt.Errorf("catamount: the client reads too slowly: %w", os.ErrDeadlineExceeded)
 
 // progress measures a client that does not take its output: from the moment
@@ -21,18 +20,14 @@ type progress struct {
 	sent  int64 // bytes since then
 }
 
-// deadline is the moment at which the client is too slow: after the total time,
-// or when the bytes it took are fewer than the minimum rate asks for. Each byte
-// moves the second one further, so a trickle cannot stretch it beyond the rate.
+// deadline is the moment at which the client is too slow: when the bytes it took
+// are fewer than the minimum rate asks for. Each byte moves it further, but a
+// trickle cannot stretch it beyond the rate.
 func (p *progress) deadline(t *Timeouts) int64 {
-	deadline := int64(math.MaxInt64)
-	if t.Write > 0 {
-		deadline = p.since + int64(t.Write)
+	if t.WriteMinRate <= 0 {
+		return math.MaxInt64
 	}
-	if t.WriteMinRate > 0 {
-		deadline = min(deadline, p.since+int64(t.WriteGrace)+timeFor(p.sent, t.WriteMinRate))
-	}
-	return deadline
+	return p.since + int64(t.WriteGrace) + timeFor(p.sent, t.WriteMinRate)
 }
 
 // timeFor is how long so many bytes take at a rate of bytes per second, in
@@ -42,79 +37,38 @@ func timeFor(bytes int64, rate int) int64 {
 	return bytes/r*int64(time.Second) + bytes%r*int64(time.Second)/r
 }
 
-// sendSome gives the socket the output of sc and then p, and returns what is
-// left of p. The output's rest stays in sc.
-func (s *Server) sendSome(sl *slot, sc *scratch, p []byte) ([]byte, error) {
-	if sc.blocked {
-		if sl.Seen()&(reactor.Writable|reactor.HungUp) == 0 {
-			return p, nil
-		}
-		sl.ClearWritable()
-	}
-	for {
-		out := sc.out.B[sc.outOff:]
-		if len(out)+len(p) == 0 {
-			sc.out.B, sc.outOff = sc.out.B[:0], 0
-			sc.blocked, sc.progress = false, progress{}
-			return nil, nil
-		}
-		n, err := s.sockets.send(sl.FD(), out, p)
-		if err == errWouldBlock {
-			if !sc.blocked {
-				// An edge may have come between the refusal and now: forget it
-				// first, and ask once more.
-				sc.blocked = true
-				if sc.progress.since == 0 {
-					sc.progress = progress{since: max(s.reactor.Now(), 1)}
-				}
-				sl.ClearWritable()
-				continue
-			}
-			return p, nil
-		}
-		if err != nil {
-			return p, err
-		}
-		sc.blocked = false
-		sc.progress.sent += int64(n)
-		s.stats.bytesOut.Add(uint64(n))
-		if n >= len(out) {
-			sc.out.B, sc.outOff = sc.out.B[:0], 0
-			p = p[n-len(out):]
-		} else {
-			sc.outOff += n
-		}
-	}
-}
-
 // sendWhileServing is for a handler that still writes: what the socket does not
-// take waits in memory up to OutputMemory, and beyond that the handler does.
+// take waits in memory or in a file, and beyond their limits the handler does.
+// The reactor sends it while the handler goes on.
 func (s *Server) sendWhileServing(w *response, p []byte) error {
 	sc, sl := w.scratch, w.x.slot
-	s.join(sc)
+	if err := s.joinWaiting(sc, w); err != nil {
+		return err
+	}
 	s.settleLoan(sc)
 	if w.isPastDeadline() {
-		return s.writeFailed(w, os.ErrDeadlineExceeded)
+		return s.writeFailed(sc, w, os.ErrDeadlineExceeded)
 	}
 	for {
 		var err error
-		if p, err = s.sendSome(sl, sc, p); err != nil {
-			return s.writeFailed(w, err)
+		if p, err = s.push(sl, &sc.out, p, math.MaxInt64); err != nil {
+			return s.writeFailed(sc, w, err)
 		}
-		if len(p)+len(sc.out.B)-sc.outOff <= s.options.OutputMemory {
-			sc.compact()
-			sc.out.B = append(sc.out.B, p...)
+		if len(p) == 0 && int64(len(sc.out.mem.B)-sc.out.off) <= int64(s.options.OutputMemory) || len(p) > 0 && s.keep(&sc.out, p) {
+			s.leaveToReactor(sl, sc)
 			return nil
 		}
-		if err := s.waitWritable(w); err != nil {
-			return s.writeFailed(w, err)
+		if err := s.waitWritable(sc, w); err != nil {
+			return s.writeFailed(sc, w, err)
 		}
 	}
 }
 
 // sendAll waits until the socket has taken everything.
 func (s *Server) sendAll(w *response) error {
-	s.join(w.scratch)
+	if err := s.joinWaiting(w.scratch, w); err != nil {
+		return err
+	}
 	return s.sendFinished(w)
 }
 
@@ -122,7 +76,12 @@ func (s *Server) sendAll(w *response) error {
 func (s *Server) sendFirst(w *response, line string) error {
 	sc := w.scratch
 	s.reclaim(sc)
-	sc.out.B = append(sc.out.B, line...)
+	if sc.out.file.left > 0 { // of an earlier request: nothing goes before it
+		if err := s.sendFinished(w); err != nil {
+			return err
+		}
+	}
+	sc.out.mem.B = append(sc.out.mem.B, line...)
 	return s.sendFinished(w)
 }
 
@@ -130,66 +89,85 @@ func (s *Server) sendFinished(w *response) error {
 	sc, sl := w.scratch, w.x.slot
 	s.settleLoan(sc)
 	if w.isPastDeadline() {
-		return s.writeFailed(w, os.ErrDeadlineExceeded)
+		return s.writeFailed(sc, w, os.ErrDeadlineExceeded)
 	}
 	for {
-		if _, err := s.sendSome(sl, sc, nil); err != nil {
-			return s.writeFailed(w, err)
+		if _, err := s.push(sl, &sc.out, nil, math.MaxInt64); err != nil {
+			return s.writeFailed(sc, w, err)
 		}
-		if len(sc.out.B) == sc.outOff {
+		if sc.out.isEmpty() {
 			return nil
 		}
-		if err := s.waitWritable(w); err != nil {
-			return s.writeFailed(w, err)
+		if err := s.waitWritable(sc, w); err != nil {
+			return s.writeFailed(sc, w, err)
 		}
 	}
 }
 
 // join puts the answer that is being made behind the finished ones, on its way
 // to the socket. Until then those are lent, and the reactor may be sending
-// them.
-func (s *Server) join(sc *scratch) {
+// them. False: a part of a file is still to be sent before it.
+func (s *Server) join(sc *scratch) bool {
 	s.reclaim(sc)
-	if len(sc.out.B) == sc.outOff {
-		sc.out.B, sc.outOff = sc.out.B[:0], 0
-		sc.out, sc.cur = sc.cur, sc.out
-		return
+	switch {
+	case len(sc.cur.B) == 0:
+		return true
+	case sc.out.isEmpty():
+		sc.out.tidy()
+		sc.out.mem, sc.cur = sc.cur, sc.out.mem
+		return true
+	case sc.out.file.left == 0:
+		sc.out.mem.B = append(sc.out.mem.B, sc.cur.B...)
+	case !s.spill(&sc.out, sc.cur.B):
+		return false
 	}
-	sc.out.B = append(sc.out.B, sc.cur.B...)
+	sc.cur.B = sc.cur.B[:0]
+	return true
+}
+
+// joinWaiting is join for a handler that can wait.
+func (s *Server) joinWaiting(sc *scratch, w *response) error {
+	for !s.join(sc) {
+		_, err := s.push(w.x.slot, &sc.out, nil, math.MaxInt64)
+		if err == nil && sc.out.file.left > 0 {
+			err = s.waitWritable(sc, w)
+		}
+		if err != nil {
+			return s.writeFailed(sc, w, err)
+		}
+	}
+	return nil
+}
+
+// joinLast is join after the handler has returned.
+func (s *Server) joinLast(sc *scratch, w *response) {
+	switch {
+	case w.err != nil || len(sc.cur.B) == 0:
+	case w.isPastDeadline():
+		_ = s.writeFailed(sc, w, os.ErrDeadlineExceeded)
+	default:
+		_ = s.joinWaiting(sc, w) // the failure is noted, and stays in w.err
+	}
 	sc.cur.B = sc.cur.B[:0]
 }
 
-// compact moves the unsent output to the front when that is cheap.
-func (sc *scratch) compact() {
-	if sc.outOff > 0 && sc.outOff >= len(sc.out.B)/2 {
-		sc.out.B = sc.out.B[:copy(sc.out.B, sc.out.B[sc.outOff:])]
-		sc.outOff = 0
-	}
-}
-
 // isPastDeadline: the handler's own deadline counts even while the socket has
-// room, as in net/http.
+// room, as in net/http, and so does the server's.
 func (w *response) isPastDeadline() bool {
-	return w.rare != nil && !w.rare.writeDeadline.IsZero() && !time.Now().Before(w.rare.writeDeadline)
+	return w.deadline != 0 && w.x.server.reactor.Now() >= w.deadline
 }
 
 // waitWritable parks the handler's goroutine until the socket has room.
-func (s *Server) waitWritable(w *response) error {
-	sc := w.scratch
-	timeout := time.Duration(0)
-	if deadline := sc.progress.deadline(&s.options.Timeouts); deadline != math.MaxInt64 {
-		if timeout = time.Duration(deadline - s.reactor.Now()); timeout <= 0 {
-			return errTooSlow
-		}
+func (s *Server) waitWritable(sc *scratch, w *response) error {
+	now := s.reactor.Now()
+	deadline, late := sc.out.deadline(&s.options.Timeouts), errTooSlow
+	if w.deadline != 0 && w.deadline < deadline {
+		deadline, late = w.deadline, os.ErrDeadlineExceeded
 	}
-	late := errTooSlow
-	if w.rare != nil && !w.rare.writeDeadline.IsZero() {
-		left := time.Until(w.rare.writeDeadline)
-		if left <= 0 {
-			return os.ErrDeadlineExceeded
-		}
-		if timeout == 0 || left < timeout {
-			timeout, late = left, os.ErrDeadlineExceeded
+	timeout := time.Duration(0)
+	if deadline != math.MaxInt64 {
+		if timeout = time.Duration(deadline - now); timeout <= 0 {
+			return late
 		}
 	}
 	if w.x.slot.Wait(reactor.Writable, timeout, nil) == 0 {
@@ -200,13 +178,13 @@ func (s *Server) waitWritable(w *response) error {
 
 // writeFailed notes the first failure of a response: it is logged and counted
 // once, the request's context ends, and every later Write returns it.
-func (s *Server) writeFailed(w *response, err error) error {
+func (s *Server) writeFailed(sc *scratch, w *response, err error) error {
 	if w.err != nil {
 		return w.err
 	}
 	w.err = err
 	w.closeAfter = true
-	s.noteWriteFailure(w.x, err)
+	s.noteWriteFailure(w.x, err, sc.out.size())
 	w.x.context.cancel(context.Canceled)
 	return err
 }
@@ -219,33 +197,31 @@ func (s *Server) flush(sl *slot, sc *scratch, after then) bool {
 	s.settleLoan(sc)
 	last := sc.last
 	sc.last = nil
-	if len(sc.out.B) == sc.outOff {
-		sc.out.B, sc.outOff, sc.blocked = sc.out.B[:0], 0, false
+	if sc.out.isEmpty() {
+		sc.out.tidy()
 		return true
 	}
-	_, err := s.sendSome(sl, sc, nil)
-	if err == nil && len(sc.out.B) == sc.outOff {
+	_, err := s.push(sl, &sc.out, nil, math.MaxInt64)
+	if err == nil && sc.out.isEmpty() {
 		return true
 	}
 	c := &sl.Value
 	if err != nil {
-		sc.dropOutput()
-		s.noteWriteFailure(last, err)
+		s.noteWriteFailure(last, err, sc.out.size())
+		s.drop(&sc.out)
 		c.then = thenClose
 		s.post(sl, StateClosed, sc.now)
 		return false
 	}
+	if size := len(sc.out.mem.B) - sc.out.off; !s.hold(&sc.out, size) {
+		s.spill(&sc.out, nil) // if that fails as well it stays where it is
+	}
 	p := c.ensurePending()
-	p.out, p.outOff, p.progress, p.last = sc.out, sc.outOff, sc.progress, last
-	sc.out, sc.outOff, sc.blocked, sc.progress = outPool.Get(), 0, false, progress{}
+	p.out, p.last = sc.out, last
+	sc.out = newOutput()
 	c.then = after
 	s.post(sl, StateWriting, sc.now)
 	return false
-}
-
-// dropOutput forgets what could not be sent.
-func (sc *scratch) dropOutput() {
-	sc.out.B, sc.outOff, sc.blocked, sc.progress = sc.out.B[:0], 0, false, progress{}
 }
 
 // writeOn is the reactor's part: it writes the rest of an answer whenever the
@@ -253,27 +229,30 @@ func (sc *scratch) dropOutput() {
 func (s *Server) writeOn(sl *slot) bool {
 	c := &sl.Value
 	p := c.pending
-	sl.ClearWritable()
-	for p.outOff < len(p.out.B) {
-		n, err := s.sockets.send(sl.FD(), p.out.B[p.outOff:], nil)
-		if err == errWouldBlock {
-			if p.progress.since == 0 {
-				p.progress.since = max(s.reactor.BatchTime(), 1)
-			}
-			s.reactor.SetDeadline(sl, p.progress.deadline(&s.options.Timeouts))
-			return false
-		}
-		if err != nil {
-			s.noteWriteFailure(p.last, err)
-			s.close(sl)
-			return false
-		}
-		p.outOff += n
-		p.progress.sent += int64(n)
-		s.stats.bytesOut.Add(uint64(n))
+	_, err := s.push(sl, &p.out, nil, fileShare)
+	switch {
+	case err != nil:
+		s.noteWriteFailure(p.last, err, p.out.size())
+		s.close(sl)
+		return false
+	case p.out.isEmpty():
+		putBuffer(&outPool, p.out.mem)
+		p.out, p.last = output{}, nil
+		c.settle()
+		return true
+	case p.out.blocked:
+		s.reactor.SetDeadline(sl, min(p.out.deadline(&s.options.Timeouts), p.last.writeDeadline()))
+	default: // its share is used up, the others' turn
+		s.again = append(s.again, readAgain{sl, sl.Generation()})
 	}
-	putBuffer(&outPool, p.out)
-	p.out, p.outOff, p.progress, p.last = nil, 0, progress{}, nil
-	c.settle()
-	return true
+	return false
+}
+
+// writeDeadline is when an answer must have been sent, by WriteTimeout or by
+// its handler's will. Nil is an answer of the server's own.
+func (x *exchange) writeDeadline() int64 {
+	if x == nil || x.response.deadline == 0 {
+		return reactor.NoDeadline
+	}
+	return x.response.deadline
 }

@@ -1,0 +1,252 @@
+package worker
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"os"
+
+	"github.com/catamount-server/catamount/reactor"
+	"github.com/valyala/bytebufferpool"
+)
+
+// output is what of a connection's answers the socket has not taken: bytes in
+// memory, and behind them a part of a file. It belongs to the pool place that
+// serves the client, and once the handler has returned to the reactor.
+type output struct {
+	mem      *bytebufferpool.ByteBuffer // mem.B[off:]
+	off      int
+	file     segment
+	progress progress
+	held     int64 // bytes of mem that count against OutputMemoryTotal
+	blocked  bool  // the last send was refused; no use to try before Writable
+}
+
+// segment is a part of a file: of one that the handler copied to its answer, or
+// of our own, which keeps what is too much for memory.
+type segment struct {
+	file  *os.File // ours to close: for a handler's file a duplicate; nil: none
+	pos   int64
+	left  int64
+	spill bool // our own: more may be appended
+	// counted is what of an own file counts against OutputFileTotal: all of it, as
+	// what has been sent takes room until the file is empty.
+	counted int64
+}
+
+// fileShare is how much of a file one send takes on the reactor, where others
+// wait.
+const fileShare = 512 << 10
+
+// errFileShrank: a file that is being sent has become shorter. Only closing
+// tells the client.
+var errFileShrank = fmt.Errorf("catamount: the file became shorter while it was sent: %w", io.ErrUnexpectedEOF)
+
+func newOutput() output { return output{mem: outPool.Get()} }
+
+// size is how many bytes are still to be sent.
+func (o *output) size() int64 {
+	if o.mem == nil {
+		return 0
+	}
+	return int64(len(o.mem.B)-o.off) + o.file.left
+}
+
+func (o *output) isEmpty() bool { return len(o.mem.B) == o.off && o.file.left == 0 }
+
+// tidy is for an output all of which has been sent.
+func (o *output) tidy() {
+	o.mem.B, o.off = o.mem.B[:0], 0
+	o.blocked, o.progress = false, progress{}
+}
+
+// drop forgets what could not be sent, and gives everything but the buffer back.
+func (s *Server) drop(o *output) {
+	o.tidy()
+	s.dropFile(o)
+	if o.held > 0 {
+		s.heldMemory.Add(-o.held)
+		o.held = 0
+	}
+}
+
+func (s *Server) dropFile(o *output) {
+	if o.file.file == nil {
+		return
+	}
+	_ = o.file.file.Close() // only read, or unnamed
+	s.heldFiles.Add(-o.file.counted)
+	o.file = segment{}
+}
+
+// push gives the socket what it takes of o, and of p when nothing is left
+// before it, and returns what is left of p. No more than about share bytes of
+// files; when that is what ended it o is neither blocked nor empty.
+func (s *Server) push(sl *slot, o *output, p []byte, share int64) ([]byte, error) {
+	if o.blocked {
+		if sl.Seen()&(reactor.Writable|reactor.HungUp) == 0 {
+			return p, nil
+		}
+		sl.ClearWritable()
+	}
+	for {
+		n, err := s.pushOnce(sl, o, p)
+		if n == 0 && err == nil { // nothing was left
+			if o.held > 0 || o.file.file != nil {
+				s.drop(o)
+			}
+			o.tidy()
+			return nil, nil
+		}
+		if err == errWouldBlock {
+			if !o.blocked {
+				// An edge may have come between the refusal and now: forget it
+				// first, and ask once more.
+				o.blocked = true
+				if o.progress.since == 0 {
+					o.progress = progress{since: max(s.reactor.Now(), 1)}
+				}
+				sl.ClearWritable()
+				continue
+			}
+			return p, nil
+		}
+		if err != nil {
+			return p, err
+		}
+		o.blocked = false
+		o.progress.sent += int64(n)
+		s.stats.bytesOut.Add(uint64(n))
+		if inMemory := len(o.mem.B) - o.off; inMemory > 0 {
+			o.off += min(n, inMemory)
+			p = p[max(n-inMemory, 0):]
+		} else if o.file.left > 0 {
+			o.file.pos += int64(n)
+			o.file.left -= int64(n)
+			if share -= int64(n); share <= 0 && o.file.left > 0 {
+				return p, nil
+			}
+		} else {
+			p = p[n:]
+		}
+	}
+}
+
+// pushOnce makes one system call. It returns 0 and no error when there is
+// nothing to send.
+func (s *Server) pushOnce(sl *slot, o *output, p []byte) (int, error) {
+	mem := o.mem.B[o.off:]
+	switch {
+	case o.file.left == 0 && len(mem)+len(p) == 0:
+		return 0, nil
+	case o.file.left == 0:
+		return s.sockets.send(sl.FD(), mem, p)
+	case len(mem) > 0:
+		return s.sockets.send(sl.FD(), mem, nil)
+	}
+	n, err := s.sockets.sendFile(sl.FD(), int(o.file.file.Fd()), o.file.pos, min(o.file.left, fileShare))
+	if n == 0 && err == nil {
+		return 0, errFileShrank
+	}
+	return n, err
+}
+
+// keep takes p in, which the socket has refused: in memory, or in a file. False:
+// there is no room, or something would have to be put behind a handler's file.
+func (s *Server) keep(o *output, p []byte) bool {
+	if o.file.left == 0 {
+		if size := len(o.mem.B) - o.off + len(p); size <= s.options.OutputMemory && s.hold(o, size) {
+			o.compact()
+			o.mem.B = append(o.mem.B, p...)
+			return true
+		}
+	}
+	return s.spill(o, p)
+}
+
+// compact moves the unsent bytes to the front when that is cheap.
+func (o *output) compact() {
+	if o.off > 0 && o.off >= len(o.mem.B)/2 {
+		o.mem.B = o.mem.B[:copy(o.mem.B, o.mem.B[o.off:])]
+		o.off = 0
+	}
+}
+
+// hold counts so many bytes in memory as this output's; false when all outputs
+// together would have too many.
+func (s *Server) hold(o *output, size int) bool {
+	more := int64(size) - o.held
+	if s.heldMemory.Add(more) > s.options.OutputMemoryTotal && more > 0 {
+		s.heldMemory.Add(-more)
+		return false
+	}
+	o.held = int64(size)
+	return true
+}
+
+// spill appends p to a file of our own. When memory is short altogether, what is
+// there goes first.
+func (s *Server) spill(o *output, p []byte) bool {
+	if s.options.OutputFile <= 0 || o.file.left > 0 && !o.file.spill {
+		return false
+	}
+	if o.file.file != nil && o.file.left == 0 {
+		s.dropFile(o) // what was in it has been sent
+	}
+	var mem []byte
+	if o.file.file == nil && s.heldMemory.Load()-o.held+int64(len(o.mem.B)-o.off) > s.options.OutputMemoryTotal {
+		mem = o.mem.B[o.off:]
+	}
+	end, more := o.file.pos+o.file.left, int64(len(mem)+len(p))
+	if end+more > s.options.OutputFile {
+		return false
+	}
+	if s.heldFiles.Add(more) > s.options.OutputFileTotal {
+		s.heldFiles.Add(-more)
+		return false
+	}
+	if err := o.file.write(end, mem, p, s.options.bodyDirectory()); err != nil {
+		s.heldFiles.Add(-more)
+		s.stats.spillErrors.Add(1)
+		s.log.error(limitKey{event: "output storage"}, "no file for an answer that its client reads slowly; its handler waits instead", "err", err)
+		return false
+	}
+	o.file.counted += more
+	if len(mem) > 0 {
+		o.mem.B, o.off = o.mem.B[:0], 0
+		s.heldMemory.Add(-o.held)
+		o.held = 0
+	}
+	return true
+}
+
+// write appends to the file, which is made when there is none.
+func (f *segment) write(end int64, a, b []byte, directory string) error {
+	file := f.file
+	if file == nil {
+		var err error
+		if file, err = bodyFile(directory); err != nil {
+			return err
+		}
+	}
+	for _, p := range [2][]byte{a, b} {
+		if _, err := file.WriteAt(p, end); err != nil {
+			if f.file == nil {
+				file.Close()
+			}
+			return err
+		}
+		end += int64(len(p))
+	}
+	f.file, f.spill = file, true
+	f.left = end - f.pos
+	return nil
+}
+
+// deadline is when the client of an output that waits is too slow.
+func (o *output) deadline(t *Timeouts) int64 {
+	if o.progress.since == 0 {
+		return math.MaxInt64
+	}
+	return o.progress.deadline(t)
+}
