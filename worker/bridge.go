@@ -127,15 +127,15 @@ type handshaker interface {
 	HandshakeContext(context.Context) error
 }
 
-// shakeHands is the TLS handshake, where there is one, within the time that a
-// request's head may take. It counts and logs one that fails.
+// shakeHands is the TLS handshake, where there is one, within the time in which
+// a connection's first byte has to come. It counts and logs one that fails.
 func (s *Server) shakeHands(conn net.Conn) bool {
 	secure, ok := conn.(handshaker)
 	if !ok {
 		return true
 	}
 	ctx := context.Background()
-	if limit := s.options.Timeouts.Head; limit > 0 {
+	if limit := s.options.Timeouts.FirstByte; limit > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()

@@ -29,7 +29,7 @@ func (s *Server) hijack(w *response, behind []byte) (net.Conn, *bufio.ReadWriter
 		c.bridged = nil
 	}
 	// What has been received behind the request belongs to the new owner.
-	early := append(bytes.Clone(behind), c.unread()...)
+	early := append(behind, c.unread()...)
 	var source io.Reader = conn
 	if len(early) > 0 {
 		source = io.MultiReader(bytes.NewReader(early), conn)

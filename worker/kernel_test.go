@@ -55,7 +55,7 @@ func inBubble(t *testing.T, handler http.HandlerFunc, change func(*Options), tes
 		options.Handler = handler
 		options.Logger = slog.New(k.logs)
 		options.poller = k.poller
-		options.sockets = &sockets{receive: k.receive, send: k.send, sendFile: k.sendFile, shutdownWrite: k.shutdownWrite, shutdown: k.shutdown, close: k.close}
+		options.sockets = &sockets{receive: k.receive, send: k.send, sendFile: k.sendFile, unread: k.unread, shutdownWrite: k.shutdownWrite, shutdown: k.shutdown, close: k.close}
 		if change != nil {
 			change(&options)
 		}
@@ -220,6 +220,12 @@ func (k *fakeKernel) sendFile(fd, file int, offset, n int64) (int, error) {
 		return 0, err
 	}
 	return k.send(fd, p[:size], nil)
+}
+
+func (k *fakeKernel) unread(fd int) int64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return int64(len(k.sockets[fd].in))
 }
 
 func (k *fakeKernel) shutdownWrite(fd int) error {

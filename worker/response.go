@@ -2,6 +2,7 @@ package worker
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -417,7 +418,8 @@ func (w *response) sendContinue() error {
 func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	var behind []byte // of a body that streams
 	if b := w.x.streamed(); b != nil {
-		behind = b.end(http.ErrHijacked)
+		unread, rest := b.end(http.ErrHijacked)
+		behind = append(bytes.Clone(unread), rest...)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

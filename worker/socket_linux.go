@@ -25,7 +25,9 @@ type sockets struct {
 	send func(fd int, a, b []byte) (n int, err error)
 	// sendFile writes what the socket takes of n bytes of a file; it returns 0
 	// at the end of the file.
-	sendFile      func(fd, file int, offset, n int64) (int, error)
+	sendFile func(fd, file int, offset, n int64) (int, error)
+	// unread is how much has come that nobody has read.
+	unread        func(fd int) int64
 	shutdownWrite func(fd int) error
 	// shutdown ends both directions; whoever waits for the socket notices.
 	shutdown func(fd int) error
@@ -40,6 +42,7 @@ func kernelSockets() *sockets {
 		receive:       receive,
 		send:          send,
 		sendFile:      sendFile,
+		unread:        unreadBytes,
 		shutdownWrite: func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) },
 		shutdown:      func(fd int) error { return unix.Shutdown(fd, unix.SHUT_RDWR) },
 		close:         unix.Close,

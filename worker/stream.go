@@ -375,7 +375,7 @@ func (b *stream) mayComplete() bool {
 	if left == 0 || b.broken.Load() {
 		return false
 	}
-	queued := unreadBytes(b.x.slot.FD())
+	queued := b.x.server.sockets.unread(b.x.slot.FD())
 	if left > 0 {
 		return queued >= left
 	}
@@ -383,15 +383,16 @@ func (b *stream) mayComplete() bool {
 }
 
 // end is called when the handler has returned, or takes over the connection:
-// from here on nobody reads. What was received behind the body is returned.
-func (b *stream) end(err error) (behind []byte) {
+// from here on nobody reads. It returns the content that nobody has read, and
+// what was received behind it.
+func (b *stream) end(err error) (unread, behind []byte) {
 	b.close(err)
 	b.reading.Lock()
 	defer b.reading.Unlock()
 	if b.raw == nil {
-		return nil
+		return nil, nil
 	}
-	return b.raw.B[b.off:]
+	return b.data, b.raw.B[b.off:]
 }
 
 // endStream ends a streamed body after its handler has returned. What follows
@@ -399,7 +400,7 @@ func (b *stream) end(err error) (behind []byte) {
 // whether the connection can go on.
 func (s *Server) endStream(x *exchange) bool {
 	b := x.streamed()
-	behind := b.end(http.ErrBodyReadAfterClose)
+	_, behind := b.end(http.ErrBodyReadAfterClose)
 	defer putBuffer(&inPool, b.raw)
 	whole := b.err == io.EOF
 	if b.err != nil && !whole || b.wantsContinue.Load() || b.left.Load() > discardLimit {
