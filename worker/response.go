@@ -245,22 +245,21 @@ func (w *response) body(p []byte) error {
 		sc.hold = append(sc.hold, p...)
 		return nil
 	}
-	out := sc.cur
 	if w.chunked {
-		out.B = appendChunkHead(out.B, len(sc.hold)+len(p))
-		out.B = append(out.B, sc.hold...)
+		sc.cur.B = appendChunkHead(sc.cur.B, len(sc.hold)+len(p))
+		sc.cur.B = append(sc.cur.B, sc.hold...)
 		sc.hold = sc.hold[:0]
 	}
 	var err error
 	if len(p) >= directLimit {
 		err = w.x.server.sendWhileServing(w, p)
 	} else {
-		out.B = append(out.B, p...)
+		sc.cur.B = append(sc.cur.B, p...)
 	}
 	if w.chunked {
-		out.B = append(out.B, "\r\n"...)
+		sc.cur.B = append(sc.cur.B, "\r\n"...) // another buffer, perhaps, than before
 	}
-	if err == nil && len(out.B) >= sendThreshold {
+	if err == nil && len(sc.cur.B) >= sendThreshold {
 		err = w.x.server.sendWhileServing(w, nil)
 	}
 	return err
