@@ -448,20 +448,19 @@ func TestManySlowReaders(t *testing.T) {
 	var slow []*client
 	for range readers {
 		c := ts.dial()
-		_ = c.SetReadBuffer(4 << 10)
 		c.send(getPath("/big"))
 		slow = append(slow, c)
 	}
 	ts.waitState(StateWriting, readers)
+	ts.until("no place is held", func() bool { return ts.Stats().BusyThreads == 0 })
 	st := ts.Stats()
-	if st.BusyThreads != 0 || st.HeldMemory > 1<<20 || st.HeldFiles == 0 {
-		t.Errorf("%d places, %d bytes in memory, %d in files", st.BusyThreads, st.HeldMemory, st.HeldFiles)
+	if st.HeldMemory > 1<<20 || st.HeldFiles == 0 {
+		t.Errorf("%d bytes in memory, %d in files", st.HeldMemory, st.HeldFiles)
 	}
 	c := ts.dial()
 	c.send(get)
 	c.want(200, "")
 	for i, s := range slow {
-		_ = s.SetReadBuffer(1 << 20)
 		if i%2 == 0 {
 			s.reset()
 		} else if a := s.answer(); a.body != string(body) {
