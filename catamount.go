@@ -81,5 +81,5 @@ const (
 	DefaultProbeAfter     = 60 * time.Second
 	DefaultProbeInterval  = 10 * time.Second
 	DefaultProbeCount     = 5
-	DefaultTCPUserTimeout = 30 * time.Second
+	DefaultTCPUserTimeout = 2 * time.Minute
 )

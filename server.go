@@ -138,8 +138,11 @@ type Server struct {
 	// rests; default after 60 s, every 10 s, 5 times. Enable is not looked at; a
 	// negative Idle turns probes off. Whole seconds.
 	TCPKeepAlive net.KeepAliveConfig
-	// TCPUserTimeout, default 30 s: how long bytes may remain unacknowledged
-	// before the connection is given up (RFC 5482). Not on MPTCP listeners.
+	// TCPUserTimeout, default 2 min: how long bytes may remain unacknowledged
+	// before the connection is given up (RFC 5482). The kernel counts the time in
+	// which a living client has no room for more as well, so a short one cuts off
+	// slow readers whatever WriteMinRate allows them. It also takes the place of
+	// TCPKeepAlive.Count. Not on MPTCP listeners.
 	TCPUserTimeout time.Duration
 
 	// DisableGeneralOptionsHandler passes "OPTIONS *" to the Handler; otherwise
@@ -172,10 +175,13 @@ func (s *Server) options() (worker.Options, error) {
 		MaxKeepAlive: max(s.MaxKeepAlive, 0), MaxFastInline: orDefault(s.MaxFastInline, DefaultMaxFastInline),
 		Limits:     s.Limits,
 		BodyMemory: limit(s.BodyMemory, DefaultBodyMemory), BodyDirectory: s.BodyDirectory,
-		OutputMemory:  limit(s.OutputMemory, DefaultOutputMemory),
-		HeapFloor:     max(orDefault(s.HeapFloor, DefaultHeapFloor), 0),
-		StreamRequest: s.StreamRequest,
-		AppOptions:    s.DisableGeneralOptionsHandler,
+		OutputMemory:      limit(s.OutputMemory, DefaultOutputMemory),
+		OutputMemoryTotal: limit(s.OutputMemoryTotal, DefaultOutputMemoryTotal),
+		OutputFile:        max(orDefault(s.OutputFile, DefaultOutputFile), 0), OutputFileTotal: limit(s.OutputFileTotal, DefaultOutputFileTotal),
+		OnWriteFailure: s.OnWriteFailure,
+		HeapFloor:      max(orDefault(s.HeapFloor, DefaultHeapFloor), 0),
+		StreamRequest:  s.StreamRequest,
+		AppOptions:     s.DisableGeneralOptionsHandler,
 		Liveness: worker.Liveness{
 			ProbeAfter: s.TCPKeepAlive.Idle, ProbeInterval: s.TCPKeepAlive.Interval, ProbeCount: s.TCPKeepAlive.Count,
 			Unacknowledged: timeout(s.TCPUserTimeout, DefaultTCPUserTimeout),

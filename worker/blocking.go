@@ -59,6 +59,11 @@ func (s *Server) waitForBytes(sl *slot, sc *scratch) (gone bool) {
 	if seen != 0 {
 		return false
 	}
+	if s.sockets.unread(sl.FD()) > 0 {
+		// Its bytes and our deadline crossed: what is here in time is served.
+		sl.MarkReadable()
+		return false
+	}
 	if !c.inFlight() {
 		if c.state == StateIdle && !s.draining.Load() {
 			s.stats.idleClosed.Add(1)

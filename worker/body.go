@@ -47,8 +47,8 @@ type requestBody struct {
 	// Filling.
 	remaining int64 // of a Content-Length; -1: chunked
 	chunked   parser.ChunkedDecoder
-	arrived   int64 // raw bytes, framing included, for the minimum rate
-	began     int64 // when the head was whole, on the reactor's clock
+	arrived   int64 // raw bytes, framing included
+	pace      pace  // of a buffered body
 	// expectContinue: the client waits for 100 Continue before it sends.
 	expectContinue bool
 	decoded        int64 // of a chunked body

@@ -231,7 +231,6 @@ func (s *Server) startBody(sl *slot, x *exchange, head *parser.Head, rest []byte
 		rest = nil
 	} else if x.body != nil {
 		var err error
-		x.body.began = now
 		if rest, whole, err = x.body.fill(rest, &s.options); err != nil {
 			x.abandon()
 			return nil, err
@@ -248,6 +247,7 @@ func (s *Server) startBody(sl *slot, x *exchange, head *parser.Head, rest []byte
 	if !whole {
 		p := c.ensurePending()
 		p.x, p.headAt, p.lastAt = x, headAt, now
+		s.keepPace(x.body, x.body.arrived, now)
 		x.body.expectContinue = head.ExpectContinue && head.Minor > 0
 	} else if x.body != nil && !streams {
 		x.setTrailers()
@@ -270,6 +270,7 @@ func (s *Server) continueBody(sl *slot, fresh []byte, now int64) (*exchange, err
 		return nil, err
 	}
 	if !whole {
+		s.keepPace(x.body, int64(len(fresh)), now)
 		return nil, nil
 	}
 	p.x = nil
@@ -280,4 +281,14 @@ func (s *Server) continueBody(sl *slot, fresh []byte, now int64) (*exchange, err
 	x.setTrailers()
 	c.settle()
 	return x, nil
+}
+
+// keepPace credits a buffered body with bytes that have come.
+func (s *Server) keepPace(b *requestBody, bytes, now int64) {
+	t := &s.options.Timeouts
+	if b.pace.due == 0 {
+		b.pace.update(max(now, 1), t.BodyMinRate, t.BodyGrace)
+	}
+	b.pace.bytes += bytes
+	b.pace.update(max(now, 1), t.BodyMinRate, t.BodyGrace)
 }

@@ -194,23 +194,6 @@ func TestBodyGrace(t *testing.T) {
 	})
 }
 
-// The arithmetic of rates must survive more than 2^63 / 10^9 bytes.
-func TestRatesOfHugeTransfers(t *testing.T) {
-	inBubble(t, hello, nil, func(t *testing.T, k *fakeKernel) {
-		for _, bytes := range []int64{1 << 30, 9 << 30, 100 << 30, 1 << 50} {
-			c := &Client{pending: &pending{x: &exchange{body: &requestBody{arrived: bytes}}}}
-			k.options.Timeouts.BodyIdle = 0
-			if deadline := k.deadlineOf(c, 0); deadline < int64(k.options.Timeouts.BodyGrace) {
-				t.Errorf("after %d bytes of a body the deadline is %v", bytes, time.Duration(deadline))
-			}
-			progress := progress{since: 1, sent: bytes}
-			if deadline := progress.deadline(&k.options.Timeouts); deadline < int64(k.options.Timeouts.WriteGrace) {
-				t.Errorf("after %d bytes of an answer the deadline is %v", bytes, time.Duration(deadline))
-			}
-		}
-	})
-}
-
 func TestRequestDeadline(t *testing.T) {
 	for _, test := range []struct {
 		phase, first string

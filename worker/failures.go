@@ -17,7 +17,7 @@ const (
 	FailureOther       Failure = iota
 	FailureBrokenPipe          // EPIPE: the peer had closed or reset the connection before
 	FailureReset               // ECONNRESET
-	FailureTimedOut            // ETIMEDOUT: the peer vanished, TCP gave up
+	FailureTimedOut            // ETIMEDOUT: TCP gave up: the peer vanished, or had no room for longer than TCP_USER_TIMEOUT
 	FailureUnreachable         // the network says that there is no way
 	FailureTooSlow             // our own minimum rate
 	FailureDeadline            // WriteTimeout, or the handler's own deadline (SetWriteDeadline)
@@ -215,6 +215,19 @@ func (s *Server) noteWriteFailure(x *exchange, err error, unsent int64) {
 	}
 }
 
+// noteGone tells of a client that had closed its side, or was gone, before its
+// answer could be sent. As far as the server can know the answer has been
+// delivered: a client may close one side only.
+func (s *Server) noteGone(x *exchange) {
+	gone := x.goneAt.Load()
+	if gone == 0 {
+		return
+	}
+	now := s.reactor.Now()
+	s.log.info(limitKey{event: "gone", peer: x.client().peer.ip}, "client closed before its answer was sent", "peer", x.request.RemoteAddr, "method", x.request.Method,
+		"path", x.request.URL.Path, "status", x.response.status, "elapsed", time.Duration(now-x.queuedAt), "client_left", time.Duration(now-gone).String()+" ago")
+}
+
 // clientLeft: the peer closed its side, between requests as it may, or in the
 // middle of one.
 func (s *Server) clientLeft(c *Client) {
@@ -229,6 +242,7 @@ func (s *Server) clientLeft(c *Client) {
 // connection.
 func (s *Server) clientFailed(c *Client, err error) {
 	if !c.inFlight() {
+		s.stats.dropped.Add(1)
 		return
 	}
 	s.stats.vanished.Add(1)

@@ -3,7 +3,6 @@ package worker
 import (
 	"fmt"
 	"io"
-	"math"
 	"os"
 
 	"github.com/catamount-server/catamount/reactor"
@@ -14,12 +13,12 @@ import (
 // memory, and behind them a part of a file. It belongs to the pool place that
 // serves the client, and once the handler has returned to the reactor.
 type output struct {
-	mem      *bytebufferpool.ByteBuffer // mem.B[off:]
-	off      int
-	file     segment
-	progress progress
-	held     int64 // bytes of mem that count against OutputMemoryTotal
-	blocked  bool  // the last send was refused; no use to try before Writable
+	mem     *bytebufferpool.ByteBuffer // mem.B[off:]
+	off     int
+	file    segment
+	pace    pace  // while the socket does not take all of it
+	held    int64 // bytes of mem that count against OutputMemoryTotal
+	blocked bool  // the last send was refused; no use to try before Writable
 }
 
 // segment is a part of a file: of one that the handler copied to its answer, or
@@ -57,7 +56,7 @@ func (o *output) isEmpty() bool { return len(o.mem.B) == o.off && o.file.left ==
 // tidy is for an output all of which has been sent.
 func (o *output) tidy() {
 	o.mem.B, o.off = o.mem.B[:0], 0
-	o.blocked, o.progress = false, progress{}
+	o.blocked, o.pace = false, pace{}
 }
 
 // drop forgets what could not be sent, and gives everything but the buffer back.
@@ -103,9 +102,8 @@ func (s *Server) push(sl *slot, o *output, p []byte, share int64) ([]byte, error
 				// An edge may have come between the refusal and now: forget it
 				// first, and ask once more.
 				o.blocked = true
-				if o.progress.since == 0 {
-					o.progress = progress{since: max(s.reactor.Now(), 1)}
-				}
+				t := &s.options.Timeouts
+				o.pace.update(max(s.reactor.Now(), 1), t.WriteMinRate, t.WriteGrace)
 				sl.ClearWritable()
 				continue
 			}
@@ -115,7 +113,7 @@ func (s *Server) push(sl *slot, o *output, p []byte, share int64) ([]byte, error
 			return p, err
 		}
 		o.blocked = false
-		o.progress.sent += int64(n)
+		o.pace.bytes += int64(n)
 		s.stats.bytesOut.Add(uint64(n))
 		if inMemory := len(o.mem.B) - o.off; inMemory > 0 {
 			o.off += min(n, inMemory)
@@ -241,12 +239,4 @@ func (f *segment) write(end int64, a, b []byte, directory string) error {
 	f.file, f.spill = file, true
 	f.left = end - f.pos
 	return nil
-}
-
-// deadline is when the client of an output that waits is too slow.
-func (o *output) deadline(t *Timeouts) int64 {
-	if o.progress.since == 0 {
-		return math.MaxInt64
-	}
-	return o.progress.deadline(t)
 }

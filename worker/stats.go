@@ -10,15 +10,15 @@ import (
 
 // counters are what the server counts. All of them only grow.
 type counters struct {
-	accepted, acceptPauses, idleClosed              atomic.Uint64
-	bytesIn, bytesOut                               atomic.Uint64
-	gone, vanished, hijacked, panics                atomic.Uint64
-	bodyStorageErrors, expectations                 atomic.Uint64
-	droppedFields, streams, spillErrors, handshakes atomic.Uint64
-	timeouts                                        [numPhases]atomic.Uint64
-	writeFailures                                   [numFailures]atomic.Uint64
-	parseErrors                                     [parser.NumReasons]atomic.Uint64
-	shards                                          [statShards]statShard
+	accepted, acceptPauses, idleClosed                       atomic.Uint64
+	bytesIn, bytesOut                                        atomic.Uint64
+	gone, vanished, hijacked, panics                         atomic.Uint64
+	bodyStorageErrors, expectations                          atomic.Uint64
+	droppedFields, streams, spillErrors, handshakes, dropped atomic.Uint64
+	timeouts                                                 [numPhases]atomic.Uint64
+	writeFailures                                            [numFailures]atomic.Uint64
+	parseErrors                                              [parser.NumReasons]atomic.Uint64
+	shards                                                   [statShards]statShard
 }
 
 // Counters that move with every request are kept in several places, so that
@@ -70,6 +70,7 @@ type Stats struct {
 	Gone        uint64            `json:"gone"`           // clients that left while their request was served
 	Vanished    uint64            `json:"vanished"`       // clients that left in the middle of sending a request
 	Hijacked    uint64            `json:"hijacked"`
+	Dropped     uint64            `json:"dropped"` // connections that failed between two requests
 	Handshakes  uint64            `json:"failed_tls_handshakes"`
 	HeldMemory  int64             `json:"held_memory"`  // of answers that wait for slow readers, in memory
 	HeldFiles   int64             `json:"held_files"`   // and in files
@@ -99,7 +100,7 @@ func (s *Server) Stats() Stats {
 		PoolCapacity: pool.PoolCapacity, BusyThreads: pool.Busy, MaxThreads: pool.MaxThreads,
 		Accepted: s.stats.accepted.Load(), Paused: s.stats.acceptPauses.Load(),
 		IdleClosed: s.stats.idleClosed.Load(), Gone: s.stats.gone.Load(), Vanished: s.stats.vanished.Load(),
-		Hijacked: s.stats.hijacked.Load(), Streams: s.stats.streams.Load(), Handshakes: s.stats.handshakes.Load(),
+		Hijacked: s.stats.hijacked.Load(), Streams: s.stats.streams.Load(), Handshakes: s.stats.handshakes.Load(), Dropped: s.stats.dropped.Load(),
 		HeldMemory: s.heldMemory.Load(), HeldFiles: s.heldFiles.Load(), SpillErrors: s.stats.spillErrors.Load(), Panics: s.stats.panics.Load(), BodyErrors: s.stats.bodyStorageErrors.Load(),
 		DroppedLogs: s.log.dropped.Load(), BytesIn: s.stats.bytesIn.Load(), BytesOut: s.stats.bytesOut.Load(),
 		Connections: make(map[string]int), Timeouts: make(map[string]uint64),

@@ -45,9 +45,10 @@ type stream struct {
 	reading sync.Mutex
 	raw     *bytebufferpool.ByteBuffer // received: raw.B[off:] has not been decoded
 	off     int
-	data    []byte // decoded and not read yet, a part of raw
-	err     error  // io.EOF, or what ended the body; every later Read returns it
-	waited  time.Duration
+	data    []byte        // decoded and not read yet, a part of raw
+	err     error         // io.EOF, or what ended the body; every later Read returns it
+	waited  time.Duration // for bytes, altogether
+	credit  time.Duration // how much longer the client may be waited for, by its rate; see pace
 
 	// Never held while waiting.
 	mu       sync.Mutex
@@ -85,7 +86,7 @@ func (s *Server) wantsStream(x *exchange) (stream bool) {
 // startStream makes the body of x one that is read as it comes. rest is what
 // has come behind the head.
 func (s *Server) startStream(x *exchange, head *parser.Head, rest []byte, headAt int64) {
-	b := &stream{body: x.body, x: x, headAt: headAt}
+	b := &stream{body: x.body, x: x, headAt: headAt, credit: s.options.Timeouts.BodyGrace}
 	x.body.stream = b
 	x.request.Body = b
 	b.left.Store(x.body.remaining)
@@ -206,6 +207,8 @@ func (b *stream) receive(p []byte) (n int, err error) {
 		return 0, err
 	}
 	b.body.arrived += int64(n)
+	t := &b.x.server.options.Timeouts
+	b.credit = min(b.credit+time.Duration(timeFor(int64(n), t.BodyMinRate)), t.BodyGrace)
 	if !direct {
 		b.raw.B = target[:n]
 		b.undecoded.Store(int64(n))
@@ -268,14 +271,15 @@ func (b *stream) wait() error {
 	}
 	s.pool.Detach(b.x.response.place)
 	began := s.reactor.Now()
-	waited := b.waited
+	waited, credit := b.waited, b.credit
 	for {
-		timeout, late, changed, err := b.limit(began, waited)
+		timeout, late, changed, err := b.limit(began, credit)
 		if err != nil {
 			return err
 		}
 		seen := sl.Wait(reactor.Readable|reactor.PeerClosed, timeout, changed)
-		b.waited = waited + time.Duration(s.reactor.Now()-began)
+		took := time.Duration(s.reactor.Now() - began)
+		b.waited, b.credit = waited+took, credit-took
 		if seen != 0 {
 			return nil
 		}
@@ -294,7 +298,7 @@ func (b *stream) wait() error {
 // limit returns how long a wait that began then may last (0: without limit),
 // what it ends with, and what tells that one of both has changed. The client's
 // minimum rate counts only the time in which somebody waited for it.
-func (b *stream) limit(began int64, waited time.Duration) (timeout time.Duration, late error, changed chan struct{}, err error) {
+func (b *stream) limit(began int64, credit time.Duration) (timeout time.Duration, late error, changed chan struct{}, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed != nil {
@@ -318,7 +322,7 @@ func (b *stream) limit(began int64, waited time.Duration) (timeout time.Duration
 		deadline = began + int64(t.BodyIdle)
 	}
 	if t.BodyMinRate > 0 {
-		deadline = min(deadline, began-int64(waited)+int64(t.BodyGrace)+timeFor(b.body.arrived, t.BodyMinRate))
+		deadline = min(deadline, began+int64(credit))
 	}
 	if t.Request > 0 {
 		deadline = min(deadline, b.headAt+int64(t.Request))

@@ -276,9 +276,7 @@ func (s *Server) deadlineOf(c *Client, now int64) int64 {
 	case p != nil && p.x != nil:
 		limit(p.headAt, t.Request)
 		limit(p.lastAt, t.BodyIdle)
-		if t.BodyMinRate > 0 {
-			deadline = min(deadline, p.x.body.began+int64(t.BodyGrace)+timeFor(p.x.body.arrived, t.BodyMinRate))
-		}
+		deadline = min(deadline, p.x.body.pace.deadline(t.BodyMinRate))
 	case c.inFlight():
 		limit(p.headAt, t.Head)
 		limit(p.headAt, t.Request)

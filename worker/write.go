@@ -13,30 +13,6 @@ import (
 // errTooSlow: the client does not take its answer at the minimum rate.
 var errTooSlow = fmt.Errorf("catamount: the client reads too slowly: %w", os.ErrDeadlineExceeded)
 
-// progress measures a client that does not take its output: from the moment
-// when the socket first refused bytes until it has taken all of them.
-type progress struct {
-	since int64 // 0: the socket takes what it gets
-	sent  int64 // bytes since then
-}
-
-// deadline is the moment at which the client is too slow: when the bytes it took
-// are fewer than the minimum rate asks for. Each byte moves it further, but a
-// trickle cannot stretch it beyond the rate.
-func (p *progress) deadline(t *Timeouts) int64 {
-	if t.WriteMinRate <= 0 {
-		return math.MaxInt64
-	}
-	return p.since + int64(t.WriteGrace) + timeFor(p.sent, t.WriteMinRate)
-}
-
-// timeFor is how long so many bytes take at a rate of bytes per second, in
-// nanoseconds. Multiplying first would overflow at 9 GB.
-func timeFor(bytes int64, rate int) int64 {
-	r := int64(rate)
-	return bytes/r*int64(time.Second) + bytes%r*int64(time.Second)/r
-}
-
 // sendWhileServing is for a handler that still writes: what the socket does not
 // take waits in memory or in a file, and beyond their limits the handler does.
 // The reactor sends it while the handler goes on.
@@ -52,6 +28,7 @@ func (s *Server) sendWhileServing(w *response, p []byte) error {
 	for {
 		var err error
 		if p, err = s.push(sl, &sc.out, p, math.MaxInt64); err != nil {
+			w.written -= int64(len(p))
 			return s.writeFailed(sc, w, err)
 		}
 		if len(p) == 0 && int64(len(sc.out.mem.B)-sc.out.off) <= int64(s.options.OutputMemory) || len(p) > 0 && s.keep(&sc.out, p) {
@@ -59,6 +36,7 @@ func (s *Server) sendWhileServing(w *response, p []byte) error {
 			return nil
 		}
 		if err := s.waitWritable(sc, w); err != nil {
+			w.written -= int64(len(p))
 			return s.writeFailed(sc, w, err)
 		}
 	}
@@ -160,7 +138,7 @@ func (w *response) isPastDeadline() bool {
 // waitWritable parks the handler's goroutine until the socket has room.
 func (s *Server) waitWritable(sc *scratch, w *response) error {
 	now := s.reactor.Now()
-	deadline, late := sc.out.deadline(&s.options.Timeouts), errTooSlow
+	deadline, late := sc.out.pace.deadline(s.options.Timeouts.WriteMinRate), errTooSlow
 	if w.deadline != 0 && w.deadline < deadline {
 		deadline, late = w.deadline, os.ErrDeadlineExceeded
 	}
@@ -203,6 +181,9 @@ func (s *Server) flush(sl *slot, sc *scratch, after then) bool {
 	}
 	_, err := s.push(sl, &sc.out, nil, math.MaxInt64)
 	if err == nil && sc.out.isEmpty() {
+		if last != nil {
+			s.noteGone(last)
+		}
 		return true
 	}
 	c := &sl.Value
@@ -236,12 +217,15 @@ func (s *Server) writeOn(sl *slot) bool {
 		s.close(sl)
 		return false
 	case p.out.isEmpty():
+		if p.last != nil {
+			s.noteGone(p.last)
+		}
 		putBuffer(&outPool, p.out.mem)
 		p.out, p.last = output{}, nil
 		c.settle()
 		return true
 	case p.out.blocked:
-		s.reactor.SetDeadline(sl, min(p.out.deadline(&s.options.Timeouts), p.last.writeDeadline()))
+		s.reactor.SetDeadline(sl, min(p.out.pace.deadline(s.options.Timeouts.WriteMinRate), p.last.writeDeadline()))
 	default: // its share is used up, the others' turn
 		s.again = append(s.again, readAgain{sl, sl.Generation()})
 	}
