@@ -94,7 +94,7 @@ func forEach(n int, f func(i int)) {
 func TestPostsAtTheEndOfTheAnnouncedTime(t *testing.T) {
 	t.Parallel()
 	const clients, rounds = 350, 3
-	s := &catamount.Server{Handler: http.HandlerFunc(hello), IdleTimeout: 2 * time.Second, AdvertisedIdle: time.Second}
+	s := &catamount.Server{Handler: http.HandlerFunc(hello), IdleTimeout: 6 * time.Second, AdvertisedIdle: time.Second}
 	addr := serve(t, s)
 	var failed atomic.Int64
 	fail := func(format string, args ...any) {
@@ -230,7 +230,10 @@ func TestPostsAtTheReadTimeout(t *testing.T) {
 	// How often the two cross is a matter of luck.
 	t.Logf("net/http: %d of %d POSTs failed (%d on a used connection), such as %v", failed, p.clients*p.rounds, reused, err)
 
-	p.url = "http://" + serve(t, &catamount.Server{Handler: http.HandlerFunc(hello), ReadTimeout: limit})
+	p.url = "http://" + serve(t, &catamount.Server{
+		Handler: http.HandlerFunc(hello), ReadTimeout: limit,
+		FirstByteTimeout: patience, // the transport opens connections that it uses later, or never
+	})
 	failed, reused, err = p.run()
 	t.Logf("catamount: %d failed, %d on a used connection", failed, reused)
 	if failed > 0 {

@@ -138,7 +138,8 @@ func (s *Server) leaveToReactor(sl *slot, sc *scratch) {
 		}
 		l.own = false
 		if _, err := s.push(sl, &sc.out, nil, math.MaxInt64); err != nil {
-			return // it shows again, and is reported, with the next write
+			sc.out.failed = err // it is reported with the next write
+			return
 		}
 	}
 }
@@ -230,7 +231,8 @@ func (s *Server) sendLoan(sc *scratch) {
 	sl := sc.loan.slot
 	_, err := s.push(sl, &sc.out, nil, fileShare)
 	switch {
-	case err != nil: // it shows again, and is reported, when the place sends
+	case err != nil: // it is reported when the place sends
+		sc.out.failed = err
 		sc.loan.state.Store(loanWaiting)
 	case sc.out.isEmpty():
 		sc.loan.state.Store(loanSent)

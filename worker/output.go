@@ -18,6 +18,7 @@ type output struct {
 	file    segment
 	pace    pace  // while the socket does not take all of it
 	held    int64 // bytes of mem that count against OutputMemoryTotal
+	failed  error // of a send whose caller could not tell anybody: the kernel reports a cause once
 	blocked bool  // the last send was refused; no use to try before Writable
 }
 
@@ -56,7 +57,7 @@ func (o *output) isEmpty() bool { return len(o.mem.B) == o.off && o.file.left ==
 // tidy is for an output all of which has been sent.
 func (o *output) tidy() {
 	o.mem.B, o.off = o.mem.B[:0], 0
-	o.blocked, o.pace = false, pace{}
+	o.blocked, o.pace, o.failed = false, pace{}, nil
 }
 
 // drop forgets what could not be sent, and gives everything but the buffer back.
@@ -82,6 +83,9 @@ func (s *Server) dropFile(o *output) {
 // before it, and returns what is left of p. No more than about share bytes of
 // files; when that is what ended it o is neither blocked nor empty.
 func (s *Server) push(sl *slot, o *output, p []byte, share int64) ([]byte, error) {
+	if o.failed != nil {
+		return p, o.failed
+	}
 	if o.blocked {
 		if sl.Seen()&(reactor.Writable|reactor.HungUp) == 0 {
 			return p, nil
