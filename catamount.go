@@ -66,6 +66,7 @@ const (
 	DefaultOutputMemoryTotal int64 = 64 << 20
 	DefaultOutputFile        int64 = 64 << 20
 	DefaultOutputFileTotal   int64 = 1 << 30
+	DefaultRetryAfter              = time.Second
 
 	DefaultFirstByteTimeout  = 30 * time.Second
 	DefaultReadHeaderTimeout = 20 * time.Second

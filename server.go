@@ -53,6 +53,27 @@ type Server struct {
 	// in a row, default 32, and only such as have come already.
 	MaxFastInline int
 
+	// MaxBacklog, default off, is how many whole requests may wait for a place;
+	// the next one is refused with 503. See docs/overload.md. In blocking mode
+	// neither this nor MaxQueueWait has an effect: places wait for requests
+	// there, and accepting waits for places.
+	MaxBacklog int
+	// MaxQueueWait, default off, is how long a whole request may wait for a
+	// place; then it is refused with 503, also when no place ever becomes free.
+	// At least 1 ms.
+	MaxQueueWait time.Duration
+	// RetryAfter, default 1 s, is what the 503 of the two limits above says in
+	// Retry-After: whole seconds, rounded up.
+	RetryAfter time.Duration
+	// HandlerTimeout, default off, is how long a handler may run, from its
+	// start. Then its request's context ends with context.DeadlineExceeded, and
+	// if nothing of its answer was sent the client gets a 503 at once; what the
+	// handler writes later fails with http.ErrHandlerTimeout. A handler that
+	// does not return keeps its place, because goroutines cannot be ended from
+	// outside; Shutdown does not wait for it. See docs/timeouts.md. At least
+	// 1 ms.
+	HandlerTimeout time.Duration
+
 	// MaxHeaderBytes bounds a request's head, request line included; default
 	// 114688 (112 KiB); 431.
 	MaxHeaderBytes int
@@ -173,6 +194,8 @@ func (s *Server) options() (worker.Options, error) {
 		MinThreads: s.MinThreads, MaxThreads: orDefault(s.MaxThreads, DefaultMaxThreads),
 		QueueRequests: queue, KeepAlive: keepAlive,
 		MaxKeepAlive: max(s.MaxKeepAlive, 0), MaxFastInline: orDefault(s.MaxFastInline, DefaultMaxFastInline),
+		MaxBacklog: max(s.MaxBacklog, 0), MaxQueueWait: max(s.MaxQueueWait, 0),
+		RetryAfter: orDefault(s.RetryAfter, DefaultRetryAfter), HandlerTimeout: max(s.HandlerTimeout, 0),
 		Limits:     s.Limits,
 		BodyMemory: limit(s.BodyMemory, DefaultBodyMemory), BodyDirectory: s.BodyDirectory,
 		OutputMemory:      limit(s.OutputMemory, DefaultOutputMemory),
@@ -261,6 +284,12 @@ func (s *Server) check(o *worker.Options) error {
 		return wrong("TCPKeepAlive", "Idle and Interval are at most 32767 s")
 	case o.MaxFastInline < 1:
 		return wrong("MaxFastInline", "%d is less than 1", s.MaxFastInline)
+	case s.MaxQueueWait > 0 && s.MaxQueueWait < time.Millisecond: // 5 where 5*time.Second was meant would refuse all
+		return wrong("MaxQueueWait", "%v is less than 1 ms", s.MaxQueueWait)
+	case s.HandlerTimeout > 0 && s.HandlerTimeout < time.Millisecond:
+		return wrong("HandlerTimeout", "%v is less than 1 ms", s.HandlerTimeout)
+	case s.RetryAfter < 0:
+		return wrong("RetryAfter", "%v is negative", s.RetryAfter)
 	case o.Timeouts.Idle > 0 && s.AdvertisedIdle > 0 && o.Timeouts.AdvertisedIdle >= o.Timeouts.Idle:
 		return wrong("AdvertisedIdle", "%v must be shorter than IdleTimeout (%v): clients would send into closing connections", o.Timeouts.AdvertisedIdle, o.Timeouts.Idle)
 	}

@@ -8,8 +8,9 @@
 // is reported is decided here.
 //
 // Ownership: a task belongs to the pool from Submit until the process function is called with it, then to that
-// function. A Place and its Local belong to the processor that holds it, and between two holders to the pool. The
-// mutex guards everything else; no foreign code (ants, the process function, hooks) runs while it is held.
+// function; or until [ThreadPool.TakeOldest] has given it back. A Place and its Local belong to the processor that holds
+// it, and between two holders to the pool. The mutex guards everything else; no foreign code (ants, the process function,
+// hooks) runs while it is held, but for the question that TakeOldest asks about the oldest task.
 //
 // Invariant: while the todo is not empty, either as many processors are active as Max allows, or at least one of the
 // active ones has no task and is on its way to the todo. A processor that would be the last such one, and sees more than

@@ -157,6 +157,12 @@ func (p *ThreadPool[T]) giveBack(pl *Place) {
 func (p *ThreadPool[T]) finishTask(pl *Place) (notFull func()) {
 	pl.serving = false
 	p.busy--
+	return p.stepNotFull()
+}
+
+// stepNotFull is called when one task fewer is running or waiting. It returns the hook to call if that made the pool not
+// full. The mutex is held.
+func (p *ThreadPool[T]) stepNotFull() (notFull func()) {
 	if p.notFull != nil && p.busy+p.todo.size == p.max-1 { // one step at a time: this is the step
 		notFull, p.notFull = p.notFull, nil
 	}

@@ -139,22 +139,28 @@ func stoppedTimer(f func()) *time.Timer {
 
 // Submit appends t to the todo. It never waits for a task to end and costs some tens of nanoseconds, plus a wake-up for
 // the first task of a burst. (When the program was started with GOMAXPROCS=1 and the wake-up needs a new goroutine, the
-// caller is rescheduled until that one has started.) The todo is not bounded: who must not let it grow asks Backlog or
-// Full first. The error is ErrShutdown or nil.
+// caller is rescheduled until that one has started.) The todo is not bounded: who must not let it grow uses TrySubmit,
+// or asks Backlog or Full first. The error is ErrShutdown or nil.
 func (p *ThreadPool[T]) Submit(t T) error {
 	p.mu.Lock()
 	if p.shutdown {
 		p.mu.Unlock()
 		return ErrShutdown
 	}
+	next := p.add(t)
+	p.mu.Unlock()
+	p.invoke(next)
+	return nil
+}
+
+// add appends t to the todo, and returns the place for whom a processor has to be invoked. The mutex is held.
+func (p *ThreadPool[T]) add(t T) *Place {
 	if n := p.todo.push(t); n > p.backlogHigh {
 		p.raiseBacklogMax(n)
 	}
 	next := p.wake()
 	p.publish()
-	p.mu.Unlock()
-	p.invoke(next)
-	return nil
+	return next
 }
 
 // Backlog returns the number of tasks that no goroutine has taken yet. It takes no lock.
@@ -171,8 +177,8 @@ func (p *ThreadPool[T]) Full() bool {
 
 // NotifyNotFull arms f: it is called once, the next time the pool goes from full to not full, and is then forgotten.
 // There is one slot: a second call replaces f, and nil disarms. f runs on a goroutine of the pool (or on that of
-// Resize or Detach), without locks. It must not block: that goroutine is on its way to the todo, and as long as one is,
-// no other is started.
+// Resize, Detach or TakeOldest), without locks. It must not block: that goroutine is on its way to the todo, and as long
+// as one is, no other is started.
 //
 // To wait without losing the moment, arm first and ask Full afterwards: if it says no, go on (and expect that f may
 // still be called later); if it says yes, f will be called.

@@ -25,6 +25,9 @@ func (q *todo[T]) push(t T) int {
 	return q.size
 }
 
+// oldest returns the task that pop would take. The queue must not be empty.
+func (q *todo[T]) oldest() T { return q.ring[q.head] }
+
 // pop takes the oldest task. The queue must not be empty.
 func (q *todo[T]) pop() T {
 	slot := &q.ring[q.head]

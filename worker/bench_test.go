@@ -52,7 +52,7 @@ const benchClients = 64
 
 // benchServer serves requests that a fake kernel hands it, and reports when n
 // batches of benchClients requests have been answered.
-func benchServer(tb testing.TB, request string, handler http.HandlerFunc) (run func(batches int)) {
+func benchServer(tb testing.TB, request string, handler http.HandlerFunc, changes ...func(*Options)) (run func(batches int)) {
 	poller := &benchPoller{batches: make(chan int)}
 	var target atomic.Int64
 	done := make(chan struct{})
@@ -65,12 +65,16 @@ func benchServer(tb testing.TB, request string, handler http.HandlerFunc) (run f
 		return len(a) + len(b), nil
 	}
 	fakes.close = func(int) error { return nil }
-	s, err := NewServer(Options{
+	options := Options{
 		Handler: handler, MaxThreads: 16, QueueRequests: true, KeepAlive: true, MaxFastInline: 32,
 		BodyMemory: 1 << 17, OutputMemory: 1 << 18,
 		Timeouts: Timeouts{FirstByte: time.Minute, Idle: 75 * time.Second, AdvertisedIdle: 65 * time.Second, Head: time.Minute},
 		poller:   poller, sockets: fakes,
-	})
+	}
+	for _, change := range changes {
+		change(&options)
+	}
+	s, err := NewServer(options)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -53,7 +53,13 @@ func (c *requestContext) base() context.Context { return c.exchange.listener.bas
 
 var _ context.Context = (*requestContext)(nil)
 
-func (c *requestContext) Deadline() (time.Time, bool) { return c.base().Deadline() }
+func (c *requestContext) Deadline() (time.Time, bool) {
+	deadline, ok := c.base().Deadline()
+	if limit := c.exchange.limit(); limit != nil && (!ok || limit.at.Before(deadline)) {
+		return limit.at, true
+	}
+	return deadline, ok
+}
 
 func (c *requestContext) Done() <-chan struct{} {
 	c.mu.Lock()
@@ -93,7 +99,7 @@ func (c *requestContext) localAddr() net.Addr {
 	x := c.exchange
 	x.response.mu.Lock()
 	defer x.response.mu.Unlock()
-	if !x.response.finished && !x.response.hijacked {
+	if !x.response.finished && !x.response.hijacked && !x.response.timedOut() {
 		if b := x.client().bridged; b != nil {
 			return b.conn.LocalAddr()
 		}

@@ -14,6 +14,8 @@
 //	response.go  the http.ResponseWriter (head.go, sniff.go, date.go)
 //	write.go     the only place that sends a handler's bytes
 //	lend.go      answers to pipelined requests leave together, but never late
+//	overload.go  the todo bounded by length and age: 503 (unavailable.go)
+//	handlertimeout.go  a handler's deadline
 //	linger.go    closing without a reset
 //	failures.go  where an error becomes an answer, a count and a log line
 //	blocking.go  the mode without a reactor
@@ -25,6 +27,6 @@
 // the handler for ever; only buffers are reused, and they belong to a pool
 // place (scratch) or, while something is unfinished, to the client (pending).
 //
-// The invariant: after a handler has returned, nothing that it kept can reach
-// the connection or a buffer.
+// The invariant: after a handler has returned, or its deadline has taken the
+// client from it, nothing that it kept can reach the connection or a buffer.
 package worker

@@ -174,8 +174,8 @@ func (s *Server) settleLoan(sc *scratch) {
 	}
 }
 
-// patience is how long the reactor may sleep while output may be lent.
-func (s *Server) patience() time.Duration {
+// patienceOfLoans is how long the reactor may sleep while output may be lent.
+func (s *Server) patienceOfLoans() time.Duration {
 	if s.loans.lenders.Load() == 0 {
 		return -1
 	}

@@ -34,6 +34,21 @@ type Options struct {
 	// a row while others wait, and only such as have come already.
 	MaxFastInline int
 
+	// MaxBacklog is how many whole requests may wait for a place; the next one
+	// is refused with 503. Not in blocking mode. 0: no limit.
+	MaxBacklog int
+	// MaxQueueWait is how long a whole request may wait for a place; then it is
+	// refused with 503. Not in blocking mode. 0: no limit.
+	MaxQueueWait time.Duration
+	// RetryAfter is what such a 503 tells the client in Retry-After, in whole
+	// seconds, rounded up, and at least 1.
+	RetryAfter time.Duration
+
+	// HandlerTimeout is how long a handler may run; then its request's context
+	// ends, and if nothing of the answer was sent the client gets a 503. The
+	// handler goes on and keeps its place until it returns.
+	HandlerTimeout time.Duration
+
 	// Limits bound what the parser accepts.
 	Limits parser.Limits
 	// BodyMemory is how many bytes of a request body are kept in memory; a

@@ -25,15 +25,21 @@ type scratch struct {
 	last   *exchange // of the last answer in out, for the log
 	now    int64     // the clock, as last read
 	loan   *loan
+	watch  *handlerWatch
 }
 
 func scratchOf(place *threadpool.Place) *scratch {
 	sc, ok := place.Local.(*scratch)
 	if !ok {
-		sc = &scratch{place: place.Index, holder: place, out: newOutput(), cur: outPool.Get(), hold: make([]byte, 0, holdLimit)}
+		sc = newScratch(place.Index, place)
 		place.Local = sc
 	}
 	return sc
+}
+
+// newScratch makes one for a place; holder is nil for the reactor's.
+func newScratch(place int, holder *threadpool.Place) *scratch {
+	return &scratch{place: place, holder: holder, out: newOutput(), cur: outPool.Get(), hold: make([]byte, 0, holdLimit)}
 }
 
 // turnBudget bounds how long one client may be served in a row while others
@@ -47,7 +53,7 @@ type outcome uint8
 const (
 	outcomeKeepAlive outcome = iota
 	outcomeClose             // after the output, see Client.then
-	outcomeHijacked
+	outcomeHijacked          // the client is no longer the place's; also after HandlerTimeout
 )
 
 // process runs on a pool goroutine and owns the client: it serves the request
@@ -58,18 +64,24 @@ func (s *Server) process(place *threadpool.Place, sl *slot) {
 	if !place.Continues() {
 		sc.now = s.reactor.Now() // else it has just been read, at the end of the last request
 	}
+	if s.options.HandlerTimeout > 0 {
+		s.prepareWatch(sc, place.Continues())
+	}
 	x := c.exchange.Load()
 	if x == nil { // blocking mode: the first request has not been read yet
 		if x = s.finish(sl, sc); x == nil {
 			return
 		}
+	} else if s.isOverdue(x, sc.now) {
+		s.refuseOverload(sl, sc, OverloadAge)
+		return
 	}
 	gone := false
 	defer func() {
 		if place.Detached() {
 			s.forgetLoan(sc) // another place may have taken its number meanwhile
 		}
-		if !gone && !x.response.hijacked { // the handler ended its goroutine (runtime.Goexit)
+		if !gone && !x.response.hijacked && !x.response.timedOut() { // the handler ended its goroutine (runtime.Goexit)
 			s.handBack(sl, sc, thenClose)
 		}
 	}()
@@ -105,6 +117,9 @@ func (s *Server) serve(place *threadpool.Place, sc *scratch, x *exchange) (resul
 	w.scratch, w.place = sc, place
 	sc.hold = sc.hold[:0]
 	x.client().served++
+	if sc.watch != nil {
+		sc.watch.begin(x, s.options.HandlerTimeout)
+	}
 	returned := false
 	defer func() {
 		if !returned {
@@ -152,6 +167,13 @@ func (s *Server) handlerFailed(x *exchange, v any) {
 func (s *Server) conclude(place *threadpool.Place, sc *scratch, x *exchange) outcome {
 	w := &x.response
 	w.finish()
+	if sc.watch != nil {
+		s.endWatch(sc.watch, x)
+	}
+	if w.timedOut() {
+		s.endTimedOut(sc, x)
+		return outcomeHijacked
+	}
 	s.joinLast(sc, w)
 	if x.streamed() != nil && !w.hijacked && !s.endStream(x) {
 		w.closeAfter, w.asked = true, false
@@ -262,10 +284,8 @@ func (s *Server) inlineOrRequeue(sl *slot, sc *scratch, x *exchange, inline int,
 	if !s.flush(sl, sc, thenIdle) {
 		return nil
 	}
-	if err := s.pool.Submit(sl); err != nil {
-		c.exchange.Store(nil)
-		x.abandon()
-		s.handBack(sl, sc, thenClose)
+	if err := s.submit(sl, 1); err != nil {
+		s.refusedByPool(sl, sc, err)
 	}
 	return nil
 }

@@ -141,6 +141,7 @@ func (s *Server) sendFileWhileServing(w *response, f file, pos, size int64) erro
 		return err
 	}
 	sc.out.file = segment{file: own, pos: pos, left: size}
+	w.afterFile = true
 	if _, err := s.push(sl, &sc.out, nil, size+1); err != nil {
 		return s.writeFailed(sc, w, err)
 	}

@@ -60,6 +60,7 @@ type response struct {
 	asked        bool // the client announced that this is its last request
 	closeAfter   bool // no further request on this connection
 	wroteHeader  bool // the header is frozen, its fields are in the output
+	begun        bool // part of the answer may have been sent
 	composed     bool // the head is complete, body bytes may follow
 	noBody       bool // by its status the answer has no body
 	chunked      bool
@@ -73,6 +74,7 @@ type response struct {
 	userCoding   bool // Transfer-Encoding: chunked or another, not identity
 	noLength     bool // no Content-Length is to be worked out
 	prefixed     bool // the header has fields with http.TrailerPrefix
+	afterFile    bool // what comes next follows a file that the handler has copied
 	identity     bool // Transfer-Encoding: identity: ended by closing
 
 	err error // the first failure to write; every later Write returns it
@@ -80,8 +82,9 @@ type response struct {
 
 // rareParts is what few responses have.
 type rareParts struct {
-	trailers   []string // keys declared by the Trailer field, canonical
-	connection []string // the handler's Connection field
+	trailers   []string      // keys declared by the Trailer field, canonical
+	connection []string      // the handler's Connection field
+	limit      *handlerLimit // nil without HandlerTimeout
 }
 
 func (w *response) rareParts() *rareParts {
@@ -123,7 +126,7 @@ func (w *response) writeHeader(status int) {
 	case w.hijacked:
 		w.logCaller("WriteHeader on a hijacked connection")
 		return
-	case w.finished:
+	case w.finished || w.timedOut():
 		return
 	case w.wroteHeader:
 		w.logCaller("superfluous WriteHeader")
@@ -235,8 +238,8 @@ func (w *response) body(p []byte) error {
 		return nil
 	}
 	sc := w.scratch
-	if sc.out.file.file != nil && !sc.out.file.spill {
-		// These bytes follow a file that the handler has copied.
+	if w.afterFile {
+		w.afterFile = false
 		if err := w.x.server.sendBefore(w); err != nil {
 			return err
 		}
@@ -314,7 +317,7 @@ func (w *response) finish() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	defer w.end()
-	if w.hijacked {
+	if w.hijacked || w.timedOut() {
 		return
 	}
 	if w.cut && !w.composed {

@@ -29,6 +29,8 @@ type Server struct {
 	shadow    *http.Server
 	aliveLine string // the Keep-Alive field, or ""
 	floor     []byte // see heapFloor; never read
+	overload  overload
+	dumps     stackDumps
 
 	// The reactor's own.
 	readBuffer []byte
@@ -90,6 +92,7 @@ func NewServer(options Options) (*Server, error) {
 	if s.sockets == nil {
 		s.sockets = kernelSockets()
 	}
+	s.overload.init(&options)
 	if options.Timeouts.AdvertisedIdle >= time.Second && options.KeepAlive {
 		s.aliveLine = "Keep-Alive: timeout=" + strconv.Itoa(int(options.Timeouts.AdvertisedIdle/time.Second)) + "\r\n"
 	}

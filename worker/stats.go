@@ -19,6 +19,9 @@ type counters struct {
 	writeFailures                                            [numFailures]atomic.Uint64
 	parseErrors                                              [parser.NumReasons]atomic.Uint64
 	shards                                                   [statShards]statShard
+
+	overload        [numOverloads]atomic.Uint64
+	handlerTimeouts atomic.Uint64
 }
 
 // Counters that move with every request are kept in several places, so that
@@ -82,6 +85,12 @@ type Stats struct {
 	BytesIn     uint64            `json:"bytes_in"`
 	BytesOut    uint64            `json:"bytes_out"`
 	QueueWait   []WaitBucket      `json:"queue_wait"` // how long requests waited for a place
+
+	// Overload counts the 503s for want of a place by reason: backlog, age. They
+	// are in Statuses as well, but not in RequestsCount and QueueWait.
+	Overload map[string]uint64 `json:"overload"`
+	// HandlerTimeouts counts handlers that ran beyond HandlerTimeout.
+	HandlerTimeouts uint64 `json:"handler_timeouts"`
 }
 
 // WaitBucket counts the requests that waited less than Below and no less than
@@ -105,6 +114,10 @@ func (s *Server) Stats() Stats {
 		DroppedLogs: s.log.dropped.Load(), BytesIn: s.stats.bytesIn.Load(), BytesOut: s.stats.bytesOut.Load(),
 		Connections: make(map[string]int), Timeouts: make(map[string]uint64),
 		ParseErrors: make(map[string]uint64), WriteErrors: make(map[string]uint64), Statuses: make(map[string]uint64),
+		Overload: make(map[string]uint64), HandlerTimeouts: s.stats.handlerTimeouts.Load(),
+	}
+	for why := range numOverloads {
+		st.Overload[Overload(why).String()] = s.stats.overload[why].Load()
 	}
 	for phase := range numPhases {
 		st.Timeouts[Phase(phase).String()] = s.stats.timeouts[phase].Load()

@@ -118,6 +118,9 @@ func (s reactorSide) Acceptable(listener int) { s.acceptFrom(listener) }
 
 func (s reactorSide) BatchEnd() {
 	s.sendLent()
+	if s.overload.maxWait > 0 {
+		s.expireQueued()
+	}
 	if len(s.again) == 0 {
 		return
 	}
@@ -240,11 +243,8 @@ func (s *Server) enqueue(sl *slot, x *exchange, more bool) {
 	} else {
 		s.reactor.Take(sl)
 	}
-	if err := s.pool.Submit(sl); err != nil {
-		x.abandon()
-		c.exchange.Store(nil)
-		c.then = thenClose
-		s.post(sl, StateClosed, now)
+	if err := s.submit(sl, 0); err != nil {
+		s.refusedByPool(sl, s.reactorScratch(), err)
 	}
 }
 

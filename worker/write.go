@@ -105,6 +105,7 @@ func (s *Server) join(sc *scratch) bool {
 
 // joinWaiting is join for a handler that can wait.
 func (s *Server) joinWaiting(sc *scratch, w *response) error {
+	w.begun = w.wroteHeader
 	for !s.join(sc) {
 		_, err := s.push(w.x.slot, &sc.out, nil, math.MaxInt64)
 		if err == nil && sc.out.file.left > 0 {
