@@ -18,8 +18,9 @@ var (
 	errBodyTooLarge = &parser.Error{Status: http.StatusRequestEntityTooLarge, Reason: parser.ReasonBodyTooLarge}
 	// errBodyStorage: the body could not be kept (full disk, no descriptor).
 	errBodyStorage = errors.New("cannot store the request body")
-	// errTooMuchLeft: a handler left more of the body unread than is thrown away.
-	errTooMuchLeft = errors.New("catamount: too much of the request body was left unread")
+	// errUnreadBody: what a handler left of its body is too much to be thrown
+	// away, or no body.
+	errUnreadBody = errors.New("catamount: the rest of the request body cannot be skipped")
 )
 
 // bodyPool holds the memory of buffered bodies. A pool of its own, because
@@ -99,15 +100,21 @@ func (b *requestBody) fill(p []byte, options *Options) (rest []byte, whole bool,
 	}
 }
 
-// discard is fill for a body that nobody reads any more.
+// discard is fill for a body that nobody reads any more. Its errors mean that
+// the connection cannot go on; the request has been answered, so nobody else
+// wants to know.
 func (b *requestBody) discard(p []byte, limits *parser.Limits) (rest []byte, whole bool, err error) {
-	if b.thrown += int64(len(p)); b.thrown > discardLimit {
-		return nil, false, errTooMuchLeft
-	}
+	b.thrown += int64(len(p))
 	for {
 		_, rest, whole, err := b.decode(p, limits)
-		if err != nil || whole || len(rest) == 0 {
-			return rest, whole, err
+		if whole {
+			b.thrown -= int64(len(rest))
+		}
+		switch {
+		case err != nil || b.thrown > discardLimit:
+			return nil, false, errUnreadBody
+		case whole || len(rest) == 0:
+			return rest, whole, nil
 		}
 		p = rest
 	}

@@ -112,6 +112,10 @@ func (s *Server) noteRefusal(sl *slot, err error, fresh []byte) (status int, rea
 
 // refuse answers a bad request on the reactor, and closes.
 func (s *Server) refuse(sl *slot, err error, fresh []byte) {
+	if err == errUnreadBody { // its request has been answered
+		s.startLingering(sl)
+		return
+	}
 	status, reason := s.noteRefusal(sl, err, fresh)
 	s.answerAndClose(sl, status, reason)
 }
@@ -135,6 +139,11 @@ func (s *Server) answerAndClose(sl *slot, status int, reason string) {
 // refuseFromPool does the same on a pool goroutine: the answers to the
 // requests before it are sent first.
 func (s *Server) refuseFromPool(sl *slot, sc *scratch, err error) {
+	if err == errUnreadBody {
+		s.discard(&sl.Value)
+		s.handBack(sl, sc, thenLinger)
+		return
+	}
 	status, reason := s.noteRefusal(sl, err, nil)
 	s.closeFromPool(sl, sc, status, reason)
 }

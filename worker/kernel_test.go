@@ -35,12 +35,13 @@ type fakeSocket struct {
 	fd     int
 
 	// Guarded by the kernel's mutex.
-	in     []byte // sent by the client, not read by the server
-	eof    bool   // the client has shut down its side
-	err    error  // what reads and writes fail with
-	room   int    // bytes that the server may still send; -1: any number
-	out    []byte // sent by the server
-	writes int    // successful sends of the server
+	in       []byte // sent by the client, not read by the server
+	eof      bool   // the client has shut down its side
+	err      error  // what reads and writes fail with
+	room     int    // bytes that the server may still send; -1: any number
+	out      []byte // sent by the server
+	buffered int64  // of out, not taken by the client
+	writes   int    // successful sends of the server
 	// When the server did something for the first time; zero: it has not.
 	answeredAt, shutAt, closedAt time.Time
 	reset                        bool // closed with bytes unread, or shut down by the server for reading
@@ -55,7 +56,7 @@ func inBubble(t *testing.T, handler http.HandlerFunc, change func(*Options), tes
 		options.Handler = handler
 		options.Logger = slog.New(k.logs)
 		options.poller = k.poller
-		options.sockets = &sockets{receive: k.receive, send: k.send, sendFile: k.sendFile, unread: k.unread, shutdownWrite: k.shutdownWrite, shutdown: k.shutdown, close: k.close}
+		options.sockets = &sockets{receive: k.receive, send: k.send, sendFile: k.sendFile, unread: k.unread, unsent: k.unsent, shutdownWrite: k.shutdownWrite, shutdown: k.shutdown, close: k.close}
 		if change != nil {
 			change(&options)
 		}
@@ -220,6 +221,14 @@ func (k *fakeKernel) sendFile(fd, file int, offset, n int64) (int, error) {
 		return 0, err
 	}
 	return k.send(fd, p[:size], nil)
+}
+
+// unsent: a client takes what there is room for, unless it is said to have more
+// in its buffer.
+func (k *fakeKernel) unsent(fd int) int64 {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.sockets[fd].buffered
 }
 
 func (k *fakeKernel) unread(fd int) int64 {

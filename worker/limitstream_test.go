@@ -159,7 +159,7 @@ func TestRefusedStream(t *testing.T) {
 		kept bool
 	}{
 		"short":    {"Content-Length: 10\r\n\r\n12345", true},
-		"chunked":  {"Transfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n", true},
+		"chunked":  {"Transfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n", false}, // nobody knows how much comes
 		"long":     {"Content-Length: 10000000\r\n\r\n12345", false},
 		"continue": {"Content-Length: 10\r\nExpect: 100-continue\r\n\r\n", false},
 	} {
@@ -187,11 +187,7 @@ func TestRefusedStream(t *testing.T) {
 						}
 						continue
 					}
-					if name == "short" {
-						c.send("67890" + getPath("/next"))
-					} else {
-						c.send("5\r\n67890\r\n0\r\n\r\n" + getPath("/next"))
-					}
+					c.send("67890" + getPath("/next"))
 					c.want200("/next")
 				}
 				if stats := k.Stats(); stats.Overload["age"] != 1 || stats.Overload["backlog"] != 1 {

@@ -13,13 +13,14 @@ import (
 // memory, and behind them a part of a file. It belongs to the pool place that
 // serves the client, and once the handler has returned to the reactor.
 type output struct {
-	mem     *bytebufferpool.ByteBuffer // mem.B[off:]
-	off     int
-	file    segment
-	pace    pace  // while the socket does not take all of it
-	held    int64 // bytes of mem that count against OutputMemoryTotal
-	failed  error // of a send whose caller could not tell anybody: the kernel reports a cause once
-	blocked bool  // the last send was refused; no use to try before Writable
+	mem         *bytebufferpool.ByteBuffer // mem.B[off:]
+	off         int
+	file        segment
+	pace        pace  // while the socket does not take all of it
+	sent, taken int64 // bytes given to the socket since it first refused some, and taken by the client of those; see credit
+	held        int64 // bytes of mem that count against OutputMemoryTotal
+	failed      error // of a send whose caller could not tell anybody: the kernel reports a cause once
+	blocked     bool  // the last send was refused; no use to try before Writable
 }
 
 // segment is a part of a file: of one that the handler copied to its answer, or
@@ -58,6 +59,10 @@ func (o *output) isEmpty() bool { return len(o.mem.B) == o.off && o.file.left ==
 func (o *output) tidy() {
 	o.mem.B, o.off = o.mem.B[:0], 0
 	o.blocked, o.pace, o.failed = false, pace{}, nil
+	o.sent, o.taken = 0, 0
+	if cap(o.mem.B) > bufferKeep {
+		o.mem = outPool.Get() // a large answer does not stay with the place
+	}
 }
 
 // drop forgets what could not be sent, and gives everything but the buffer back.
@@ -106,8 +111,7 @@ func (s *Server) push(sl *slot, o *output, p []byte, share int64) ([]byte, error
 				// An edge may have come between the refusal and now: forget it
 				// first, and ask once more.
 				o.blocked = true
-				t := &s.options.Timeouts
-				o.pace.update(max(s.reactor.Now(), 1), t.WriteMinRate, t.WriteGrace)
+				s.credit(sl, o)
 				sl.ClearWritable()
 				continue
 			}
@@ -117,7 +121,7 @@ func (s *Server) push(sl *slot, o *output, p []byte, share int64) ([]byte, error
 			return p, err
 		}
 		o.blocked = false
-		o.pace.bytes += int64(n)
+		o.sent += int64(n)
 		s.stats.bytesOut.Add(uint64(n))
 		if inMemory := len(o.mem.B) - o.off; inMemory > 0 {
 			o.off += min(n, inMemory)
@@ -132,6 +136,30 @@ func (s *Server) push(sl *slot, o *output, p []byte, share int64) ([]byte, error
 			p = p[n:]
 		}
 	}
+}
+
+// credit works out anew when the client is too slow, by what it has taken:
+// acknowledged, that is. What the socket has taken would not do: with its buffer
+// at the 4 MiB that Linux may give it, it reports room after a third of that, and
+// a client that reads 50 kB a second needs half a minute for so much.
+func (s *Server) credit(sl *slot, o *output) {
+	taken := o.sent - s.sockets.unsent(sl.FD())
+	if o.pace.due != 0 {
+		o.pace.bytes += max(taken-o.taken, 0)
+	}
+	o.taken = taken
+	t := &s.options.Timeouts
+	o.pace.update(max(s.reactor.Now(), 1), t.WriteMinRate, t.WriteGrace)
+}
+
+// stillTakes is asked when a client seems to be too slow: it may have taken
+// bytes without the socket having room enough to say so.
+func (s *Server) stillTakes(sl *slot, o *output) bool {
+	if o.pace.due == 0 {
+		return false
+	}
+	s.credit(sl, o)
+	return o.pace.due > s.reactor.Now()
 }
 
 // pushOnce makes one system call. It returns 0 and no error when there is

@@ -201,7 +201,7 @@ func (s *Server) conclude(place *threadpool.Place, sc *scratch, x *exchange) out
 		return outcomeClose
 	case w.closeAfter:
 		c.then = thenClose
-		if !w.asked || c.HasBackToBackRequests() || x.slot.Seen()&reactor.Readable != 0 {
+		if !w.asked || c.HasBackToBackRequests() || x.streamed() != nil || x.slot.Seen()&reactor.Readable != 0 {
 			// A client that cannot know may have sent another request already.
 			// Closing with unread bytes would reset the connection and take the
 			// answer from it.

@@ -250,9 +250,9 @@ func (w *response) body(p []byte) error {
 	}
 	if w.chunked {
 		sc.cur.B = appendChunkHead(sc.cur.B, len(sc.hold)+len(p))
-		sc.cur.B = append(sc.cur.B, sc.hold...)
-		sc.hold = sc.hold[:0]
 	}
+	sc.cur.B = append(sc.cur.B, sc.hold...)
+	sc.hold = sc.hold[:0]
 	var err error
 	if len(p) >= directLimit {
 		err = w.x.server.sendWhileServing(w, p)
@@ -329,6 +329,9 @@ func (w *response) finish() {
 		w.writeHeader(http.StatusOK)
 	}
 	if !w.composed {
+		if b := w.x.streamed(); b != nil {
+			b.skip()
+		}
 		w.compose(true, nil)
 	}
 	w.emitHeld()

@@ -377,3 +377,39 @@ func TestInvalidFieldsAreDropped(t *testing.T) {
 		t.Errorf("line %v", line.attrs)
 	}
 }
+
+// Writes arrive in their order, whatever their sizes and the answer's framing:
+// what is held back comes before what follows it.
+func TestWritesKeepTheirOrder(t *testing.T) {
+	sizes := []int{0, 1, 100, 2000, 4000, 4096, 5000, 8192, 20_000, 70_000}
+	for _, version := range []string{"HTTP/1.0", "HTTP/1.1"} {
+		for _, declared := range []bool{false, true} {
+			t.Run(fmt.Sprint(version, " declared ", declared), func(t *testing.T) {
+				var pieces []string
+				ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
+					if declared {
+						w.Header().Set("Content-Length", fmt.Sprint(len(strings.Join(pieces, ""))))
+					}
+					for _, piece := range pieces {
+						if _, err := io.WriteString(w, piece); err != nil {
+							t.Error(err)
+						}
+					}
+				})
+				for _, a := range sizes {
+					for _, b := range sizes {
+						for _, c := range sizes {
+							pieces = []string{strings.Repeat("a", a), strings.Repeat("b", b), strings.Repeat("c", c)}
+							conn := ts.dial()
+							conn.send("GET / " + version + "\r\nHost: h\r\n\r\n")
+							if got := conn.answer(); got.body != strings.Join(pieces, "") || got.err != nil {
+								t.Fatalf("%d, %d and %d bytes arrive as %d, %v", a, b, c, len(got.body), got.err)
+							}
+							conn.Close()
+						}
+					}
+				}
+			})
+		}
+	}
+}

@@ -27,7 +27,9 @@ type sockets struct {
 	// at the end of the file.
 	sendFile func(fd, file int, offset, n int64) (int, error)
 	// unread is how much has come that nobody has read.
-	unread        func(fd int) int64
+	unread func(fd int) int64
+	// unsent is how much has been sent that the peer has not acknowledged.
+	unsent        func(fd int) int64
 	shutdownWrite func(fd int) error
 	// shutdown ends both directions; whoever waits for the socket notices.
 	shutdown func(fd int) error
@@ -43,6 +45,7 @@ func kernelSockets() *sockets {
 		send:          send,
 		sendFile:      sendFile,
 		unread:        unreadBytes,
+		unsent:        unsentBytes,
 		shutdownWrite: func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) },
 		shutdown:      func(fd int) error { return unix.Shutdown(fd, unix.SHUT_RDWR) },
 		close:         unix.Close,
@@ -273,6 +276,16 @@ func copyFile(fd, file int, offset, n int64) (int, error) {
 		return 0, err
 	}
 	return send(fd, buffer.B[:read], nil)
+}
+
+// unsentBytes is how much of what was sent the peer has not acknowledged
+// (SIOCOUTQ, tcp(7)).
+func unsentBytes(fd int) int64 {
+	n, err := unix.IoctlGetInt(fd, unix.TIOCOUTQ)
+	if err != nil {
+		return 0
+	}
+	return int64(n)
 }
 
 // duplicateFile returns a descriptor of our own for a handler's file.

@@ -62,6 +62,7 @@ type stream struct {
 	left          atomic.Int64
 	undecoded     atomic.Int64
 	broken        atomic.Bool
+	endless       atomic.Bool // see skip
 	wantsContinue atomic.Bool // the client waits for 100 Continue
 }
 
@@ -253,7 +254,7 @@ func (b *stream) receiveSome(target []byte) (int, error) {
 			s.bodyCut(b.x, nil)
 			return 0, b.fail(io.ErrUnexpectedEOF)
 		default:
-			if n == len(target) {
+			if n >= min(len(target), rawLimit) {
 				sl.MarkReadable() // there may be more
 			}
 			s.stats.bytesIn.Add(uint64(n))
@@ -365,11 +366,46 @@ func (b *stream) tell() {
 	}
 }
 
+// skip throws away what is here of a chunked body whose handler has returned
+// before the answer's head was made: if the end is not here, nobody knows how
+// much is still to come, and the head must say that the connection ends.
+func (b *stream) skip() {
+	if b.left.Load() >= 0 || !b.reading.TryLock() {
+		return
+	}
+	defer b.reading.Unlock()
+	b.data = nil
+	s, sl := b.x.server, b.x.slot
+	for b.err == nil && b.body.thrown <= discardLimit {
+		if b.raw != nil && b.off < len(b.raw.B) {
+			b.decode()
+			b.body.thrown += int64(len(b.data))
+			b.data = nil
+			continue
+		}
+		target := b.emptyRaw()
+		sl.ClearReadable()
+		n, err := s.sockets.receive(sl.FD(), target)
+		if err != nil || n == 0 {
+			break // also what else than errWouldBlock: whoever is next finds it
+		}
+		if n >= min(len(target), rawLimit) {
+			sl.MarkReadable()
+		}
+		s.stats.bytesIn.Add(uint64(n))
+		b.body.arrived += int64(n)
+		b.raw.B = target[:n]
+	}
+	if b.err == nil {
+		b.endless.Store(true)
+	}
+}
+
 // spoils reports whether the connection cannot go on after the answer as it
 // stands: the rest of the body is too long to be thrown away, or nobody knows
 // whether it comes. Any goroutine.
 func (b *stream) spoils() bool {
-	return b.broken.Load() || b.wantsContinue.Load() || b.left.Load() > discardLimit
+	return b.broken.Load() || b.wantsContinue.Load() || b.endless.Load() || b.left.Load() > discardLimit
 }
 
 // mayComplete reports, when the peer has shut down its side, whether the rest of
@@ -407,7 +443,7 @@ func (s *Server) endStream(x *exchange) bool {
 	_, behind := b.end(http.ErrBodyReadAfterClose)
 	defer putBuffer(&inPool, b.raw)
 	whole := b.err == io.EOF
-	if b.err != nil && !whole || b.wantsContinue.Load() || b.left.Load() > discardLimit {
+	if b.err != nil && !whole || b.wantsContinue.Load() || b.endless.Load() || b.left.Load() > discardLimit {
 		return false
 	}
 	c := x.client()

@@ -76,6 +76,10 @@ func (s reactorSide) Expired(sl *slot) {
 	c := &sl.Value
 	switch c.state {
 	case StateWriting:
+		if s.stillTakes(sl, &c.pending.out) && c.pending.last.writeDeadline() > s.reactor.BatchTime() {
+			s.awaitRoom(sl)
+			return
+		}
 		late := errTooSlow
 		if c.pending.last.writeDeadline() <= s.reactor.BatchTime() {
 			late = os.ErrDeadlineExceeded
@@ -293,7 +297,7 @@ func (s *Server) deadlineOf(c *Client, now int64) int64 {
 func (s *Server) resume(sl *slot) {
 	c := &sl.Value
 	if len(c.unread()) > 0 && !c.pending.parsing {
-		if s.feed(sl, nil, false) {
+		if s.feed(sl, nil, sl.Seen()&reactor.Readable != 0) {
 			return
 		}
 	}

@@ -149,7 +149,7 @@ func (s *Server) waitWritable(sc *scratch, w *response) error {
 			return late
 		}
 	}
-	if w.x.slot.Wait(reactor.Writable, timeout, nil) == 0 {
+	if w.x.slot.Wait(reactor.Writable, timeout, nil) == 0 && (late != errTooSlow || !s.stillTakes(w.x.slot, &sc.out)) {
 		return late
 	}
 	return nil
@@ -226,11 +226,17 @@ func (s *Server) writeOn(sl *slot) bool {
 		c.settle()
 		return true
 	case p.out.blocked:
-		s.reactor.SetDeadline(sl, min(p.out.pace.deadline(s.options.Timeouts.WriteMinRate), p.last.writeDeadline()))
+		s.awaitRoom(sl)
 	default: // its share is used up, the others' turn
 		s.again = append(s.again, readAgain{sl, sl.Generation()})
 	}
 	return false
+}
+
+// awaitRoom sets the deadline of a client that does not take its answer.
+func (s *Server) awaitRoom(sl *slot) {
+	p := sl.Value.pending
+	s.reactor.SetDeadline(sl, min(p.out.pace.deadline(s.options.Timeouts.WriteMinRate), p.last.writeDeadline()))
 }
 
 // writeDeadline is when an answer must have been sent, by WriteTimeout or by
