@@ -353,6 +353,13 @@ type Liveness struct {
 	Unacknowledged time.Duration
 }
 
+// notSent is how much of an answer the kernel takes in before it can send it
+// (TCP_NOTSENT_LOWAT). Without a bound it takes up to 4 MiB from a client's
+// answer (net.ipv4.tcp_wmem), in memory that cannot be swapped: a thousand slow
+// readers of 8 MiB exhaust tcp_mem, and then the kernel breaks connections at
+// random. Bytes that are on their way do not count, so nobody gets slower.
+const notSent = 256 << 10
+
 // tune sets what accepted sockets inherit from their listener, so once instead
 // of per connection: no delay for small answers, and what finds vanished peers.
 // TCP_USER_TIMEOUT is refused on MPTCP sockets; so only errors of plain TCP
@@ -369,6 +376,7 @@ func tune(fd int, liveness *Liveness) error {
 		}
 	}
 	set(unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	set(unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSent)
 	if liveness.ProbeAfter >= 0 {
 		set(unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 		for option, value := range map[int]int{
