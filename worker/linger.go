@@ -2,9 +2,11 @@ package worker
 
 import "github.com/catamount-server/catamount/reactor"
 
-// lingerBytes bounds what is read and discarded from a client whose answer is
-// final, together with Timeouts.Linger.
-const lingerBytes = 1 << 20
+// lingerBytes is how much is read and discarded from a client whose answer is
+// final: enough for most to finish what they were sending, and to read the
+// answer then. From a client who sends more nothing is read any more: it has the
+// rest of Timeouts.Linger to read its answer.
+const lingerBytes = 64 << 20
 
 // startLingering shuts down our side and goes on reading, so that the peer
 // reads the answer, or the end of an idle connection, and not a reset: closing
@@ -27,13 +29,13 @@ func (s *Server) startLingering(sl *slot) {
 func (s *Server) drainInput(sl *slot) {
 	c := &sl.Value
 	sl.ClearReadable()
-	for {
+	for c.lingered <= lingerBytes {
 		n, err := s.sockets.receive(sl.FD(), s.readBuffer)
 		if err == errWouldBlock {
 			return
 		}
 		c.lingered += uint32(n)
-		if err != nil || n == 0 || c.lingered > lingerBytes {
+		if err != nil || n == 0 {
 			s.close(sl)
 			return
 		}
