@@ -178,7 +178,7 @@ func TestContinueIsLazy(t *testing.T) {
 // What the handler leaves of a body is thrown away when it is little, and ends
 // the connection when it is much; the answer arrives either way.
 func TestUnreadBody(t *testing.T) {
-	const little, much = discardLimit - 1000, 40 << 20
+	const little, much = discardLimit - 1000, 200 << 20
 	lengthHead := func(n int) string { return fmt.Sprintf("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n", n) }
 	chunks := strings.Repeat("400\r\n"+strings.Repeat("x", 1024)+"\r\n", 100)
 	for name, test := range map[string]struct {
