@@ -133,8 +133,14 @@ func (s *Server) leaveToReactor(sl *slot, sc *scratch) {
 		sl.WatchWritable(true)
 		l.state.Store(loanWaiting)
 		// The room may have come just before: then nobody is told of it.
-		if sl.Seen()&(reactor.Writable|reactor.HungUp) == 0 || !l.state.CompareAndSwap(loanWaiting, loanIdle) {
+		if sl.Seen()&(reactor.Writable|reactor.HungUp) == 0 {
 			return
+		}
+		for !l.state.CompareAndSwap(loanWaiting, loanIdle) {
+			if l.state.Load() == loanSent {
+				return
+			}
+			runtime.Gosched() // the reactor looks at it, perhaps on its way to another
 		}
 		l.own = false
 		if _, err := s.push(sl, &sc.out, nil, math.MaxInt64); err != nil {

@@ -120,6 +120,7 @@ func (s *Server) joinWaiting(sc *scratch, w *response) error {
 
 // joinLast is join after the handler has returned.
 func (s *Server) joinLast(sc *scratch, w *response) {
+	s.reclaim(sc) // also when nothing is to be joined: the output is looked at from here on
 	switch {
 	case w.err != nil || len(sc.cur.B) == 0:
 	case w.isPastDeadline():
