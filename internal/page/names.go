@@ -1,0 +1,7 @@
+package page
+
+// The table of names has the application's counters.
+const (
+	nameCount = 1024
+	nameBytes = 128
+)
