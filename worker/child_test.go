@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,6 +20,9 @@ import (
 
 	"github.com/catamount-server/catamount/internal/page"
 )
+
+// threadsVariable is the number of places of a worker below.
+const threadsVariable = "CATAMOUNT_TEST_THREADS"
 
 func init() {
 	children["worker"] = workerChild
@@ -39,6 +43,11 @@ func workerChild() error {
 	}
 	options := testOptions()
 	options.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if threads := os.Getenv(threadsVariable); threads != "" {
+		if options.MaxThreads, err = strconv.Atoi(threads); err != nil {
+			return err
+		}
+	}
 	options.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if d, err := time.ParseDuration(r.URL.Query().Get("sleep")); err == nil {
 			time.Sleep(d)
@@ -206,6 +215,27 @@ func (w *workerProcess) signal(s syscall.Signal) {
 	}
 }
 
+// halt stops the worker: the signal alone says nothing of when.
+func (w *workerProcess) halt() {
+	w.t.Helper()
+	w.signal(syscall.SIGSTOP)
+	for deadline := time.Now().Add(patience); ; {
+		stopped := true
+		stats, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", w.pid))
+		for _, stat := range stats {
+			text, _ := os.ReadFile(stat)
+			_, state, _ := strings.Cut(string(text), ") ")
+			stopped = stopped && strings.HasPrefix(state, "T")
+		}
+		if stopped {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatal("the worker does not stop")
+		}
+	}
+}
+
 func TestChildLives(t *testing.T) {
 	m := newTestMaster(t, 2)
 	w := m.start(1, nil)
@@ -239,7 +269,9 @@ func TestChildLives(t *testing.T) {
 			t.Fatal("no dump on SIGQUIT")
 		}
 	}
+	http.DefaultClient.CloseIdleConnections() // nobody would take them over
 	w.signal(syscall.SIGTERM)
+	w.until(KindExternalTerm) // the master has given no command
 	if kinds := w.exits(0); !slices.Contains(kinds, KindTerm) {
 		t.Errorf("messages until the end: %q, want a %q", kinds, KindTerm)
 	}
