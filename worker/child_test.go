@@ -81,8 +81,12 @@ func newTestMaster(t *testing.T, slots int) *testMaster {
 	if m.listener, err = syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { syscall.Close(m.listener) })
-	if err := errors.Join(syscall.Bind(m.listener, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), syscall.Listen(m.listener, 1024)); err != nil {
+	t.Cleanup(func() {
+		if m.listener >= 0 {
+			syscall.Close(m.listener)
+		}
+	})
+	if err := errors.Join(syscall.SetsockoptInt(m.listener, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1), syscall.Bind(m.listener, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), syscall.Listen(m.listener, 1024)); err != nil {
 		t.Fatal(err)
 	}
 	m.addr = localAddress(m.listener).(*net.TCPAddr).String()
@@ -97,6 +101,7 @@ func newTestMaster(t *testing.T, slots int) *testMaster {
 type workerProcess struct {
 	t        *testing.T
 	pid      int
+	index    int
 	messages chan Message // closed with the pipe
 	check    *os.File     // closing it is the end of the master
 	stderr   string       // a file
@@ -115,7 +120,7 @@ func (m *testMaster) start(index int, change func(*Inheritance), env ...string) 
 	if err := errors.Join(syscall.Pipe2(pipe[:], syscall.O_CLOEXEC|syscall.O_NONBLOCK), syscall.Pipe2(check[:], syscall.O_CLOEXEC|syscall.O_NONBLOCK)); err != nil {
 		t.Fatal(err)
 	}
-	w := &workerProcess{t: t, messages: make(chan Message, 64), ended: make(chan syscall.WaitStatus, 1), stderr: filepath.Join(t.TempDir(), "stderr")}
+	w := &workerProcess{t: t, index: index, messages: make(chan Message, 64), ended: make(chan syscall.WaitStatus, 1), stderr: filepath.Join(t.TempDir(), "stderr")}
 	stderr, err := os.Create(w.stderr)
 	if err != nil {
 		t.Fatal(err)
