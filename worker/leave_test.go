@@ -246,6 +246,11 @@ func TestStreamGrace(t *testing.T) {
 	}
 	waitFor(t, shutdown)
 	close(release)
+	over, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := g.list[0].pool.Shutdown(over); err != nil { // it writes to the page, which goes with the test
+		t.Error(err)
+	}
 }
 
 // A second SIGTERM skips every grace.
