@@ -37,6 +37,9 @@ type Options struct {
 	// Busy, when set, always has the number of tasks that run or wait, as
 	// [Stats.Busy]: for other processes, which cannot ask.
 	Busy *atomic.Int64
+	// OnIdle, when set, is called whenever a task has ended and no other runs or waits (Puma: out_of_band_hook). Tasks
+	// that are submitted meanwhile wait until it has returned. Not while the pool shuts down.
+	OnIdle func()
 }
 
 // ThreadPool runs a process function for each submitted task on a bounded number of goroutines, in the order of
@@ -53,6 +56,7 @@ type ThreadPool[T any] struct {
 	limit atomic.Int64
 	gauge *atomic.Int64 // Options.Busy
 
+	onIdle  func()
 	panics  atomic.Uint64
 	drained chan struct{} // closed once shut down, idle, and ants is released
 
@@ -105,6 +109,7 @@ func New[T any](o Options, process func(*Place, T)) (*ThreadPool[T], error) {
 		autoTrimTime: o.AutoTrimTime,
 		window:       o.Window,
 		gauge:        o.Busy,
+		onIdle:       o.OnIdle,
 		drained:      make(chan struct{}),
 	}
 	// Size 0 is unlimited: a capacity at ants' level would make Invoke fail or wait, and the bound is kept here.
@@ -179,10 +184,6 @@ func (p *ThreadPool[T]) Full() bool {
 	load := p.load.Load()
 	return int64(load>>32)+int64(uint32(load)) >= p.limit.Load()
 }
-
-// Last reports whether one task runs and none waits: for the task that ends, whether it is the last one for now. It
-// takes no lock.
-func (p *ThreadPool[T]) Last() bool { return p.load.Load() == 1<<32 }
 
 // NotifyNotFull arms f: it is called once, the next time the pool goes from full to not full, and is then forgotten.
 // There is one slot: a second call replaces f, and nil disarms. f runs on a goroutine of the pool (or on that of
