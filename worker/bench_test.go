@@ -105,6 +105,23 @@ func benchServer(tb testing.TB, request string, handler http.HandlerFunc, change
 
 const short = "GET / HTTP/1.1\r\nHost: 127.0.0.1:9292\r\n\r\n"
 
+// browserRequest has eight fields, manyFieldsRequest thirty, as what comes
+// through two proxies has.
+const (
+	browserRequest = "GET /articles/2026/reactor?page=2 HTTP/1.1\r\nHost: www.example.com\r\n" + browserFields + "\r\n"
+	browserFields  = "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n" +
+		"Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\nAccept-Language: en-US,en;q=0.5\r\n" +
+		"Accept-Encoding: gzip, deflate, br, zstd\r\nConnection: keep-alive\r\nCookie: session=0123456789abcdef0123456789abcdef\r\n" +
+		"Upgrade-Insecure-Requests: 1\r\n"
+	manyFieldsRequest = "GET / HTTP/1.1\r\nHost: www.example.com\r\n" + browserFields +
+		"Referer: https://www.example.com/articles/2026\r\nCache-Control: max-age=0\r\nSec-Fetch-Dest: document\r\n" +
+		"Sec-Fetch-Mode: navigate\r\nSec-Fetch-Site: same-origin\r\nSec-Fetch-User: ?1\r\nPriority: u=0, i\r\nDnt: 1\r\nTe: trailers\r\n" +
+		"If-None-Match: \"abc123def456\"\r\nIf-Modified-Since: Wed, 25 Nov 2026 08:00:00 GMT\r\nX-Forwarded-For: 203.0.113.7, 198.51.100.2\r\n" +
+		"X-Forwarded-Proto: https\r\nX-Forwarded-Host: www.example.com\r\nX-Request-Id: 5f1c9f8e-2b7a-4c1d-9d53-6f0f3f1f2a11\r\n" +
+		"X-Real-Ip: 203.0.113.7\r\nTraceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\nTracestate: vendor=value\r\n" +
+		"X-Own-One: one\r\nX-Own-Two: two\r\nX-Own-Three: three\r\nAuthorization: Bearer 0123456789abcdef0123456789abcdef\r\n\r\n"
+)
+
 func plainHello(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "Hello, World!") }
 
 func typedHello(w http.ResponseWriter, r *http.Request) {
@@ -135,7 +152,8 @@ func BenchmarkServe(b *testing.B) {
 	}{
 		{"wrk", short, plainHello},
 		{"typed", short, typedHello},
-		{"browser", "GET /articles/2026/reactor?page=2 HTTP/1.1\r\nHost: www.example.com\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\nAccept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\nAccept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate, br, zstd\r\nConnection: keep-alive\r\nCookie: session=0123456789abcdef0123456789abcdef\r\nUpgrade-Insecure-Requests: 1\r\n\r\n", plainHello},
+		{"browser", browserRequest, plainHello},
+		{"fields30", manyFieldsRequest, typedHello},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			run := benchServer(b, bench.request, bench.handler)

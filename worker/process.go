@@ -272,7 +272,7 @@ func (s *Server) next(sl *slot, sc *scratch, inline int, turn int64) *exchange {
 // last; else it goes to the back of the todo, like a new one.
 func (s *Server) inlineOrRequeue(sl *slot, sc *scratch, x *exchange, inline int, turn int64) *exchange {
 	x.queuedAt = sc.now
-	inPlace := inline < s.options.MaxFastInline && !sc.holder.Detached() && (s.pool.Backlog() == 0 || sc.now-turn < int64(turnBudget))
+	inPlace := inline < s.options.MaxFastInline && !sc.holder.Detached() && (!s.pool.HasBacklog() || sc.now-turn < int64(turnBudget))
 	if inPlace && sc.out.size() <= sendThreshold {
 		s.lend(sl, sc)
 		// From here on the reactor may find the request, and with it the output.
