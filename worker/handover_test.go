@@ -1,10 +1,20 @@
 package worker
 
 import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/catamount-server/catamount/internal/page"
 )
 
 // In blocking mode, where a place waits for each client, they go as well.
@@ -88,5 +98,88 @@ func TestHandOverKeepsDeadlines(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// Clients that pipeline, and send in pieces of any size, while workers come and
+// go: every answer comes, in order, on the same connection.
+func TestHandOverAtRandom(t *testing.T) {
+	const clients, rounds = 16, 25
+	m := newTestMaster(t, 3)
+	g := &team{t: t, page: m.page, master: m}
+	echo := func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Errorf("reading a body: %v", err)
+		}
+		_, _ = w.Write(body)
+	}
+	current := []*testServer{g.add(0, echo), g.add(1, echo)}
+	stop := make(chan struct{})
+	var group sync.WaitGroup
+	var total atomic.Int64
+	for i := range clients {
+		c := dialTCP(t, m.addr)
+		group.Go(func() { total.Add(int64(c.pipelineAtRandom(rand.New(rand.NewPCG(uint64(i), 7)), stop))) })
+	}
+	free := 2
+	for range rounds {
+		for i, old := range current {
+			next := g.add(free, echo)
+			g.page.Slot(old.options.Index).State.Store(uint32(page.Draining))
+			old.beginHandOver(m.pair[0], old.reactor.Now()+int64(patience))
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			if err := old.Shutdown(ctx); err != nil {
+				t.Fatalf("%v; %+v", err, old.Stats())
+			}
+			cancel()
+			g.page.Slot(old.options.Index).Reset()
+			current[i], free = next, old.options.Index
+		}
+	}
+	close(stop)
+	group.Wait()
+	st := Add(Add(ReadStats(m.page.Slot(0)), ReadStats(m.page.Slot(1))), ReadStats(m.page.Slot(2)))
+	t.Logf("%d requests of %d clients, %d handed over", total.Load(), clients, st.HandedOver)
+	if st.Accepted != clients || st.HandedOver != st.TakenOver {
+		t.Errorf("%d connections of %d clients, handed over %d, taken over %d", st.Accepted, clients, st.HandedOver, st.TakenOver)
+	}
+}
+
+// pipelineAtRandom sends requests until it is told to stop, and returns how many.
+func (c *client) pipelineAtRandom(random *rand.Rand, stop chan struct{}) (n int) {
+	for {
+		select {
+		case <-stop:
+			return n
+		default:
+		}
+		var text strings.Builder
+		batch := 1 + random.IntN(3)
+		for i := range batch {
+			text.WriteString(request("/", fmt.Sprintf("number %d%s", n+i, strings.Repeat(".", random.IntN(300)))))
+		}
+		for rest := text.String(); rest != ""; {
+			size := min(1+random.IntN(200), len(rest))
+			if _, err := io.WriteString(c, rest[:size]); err != nil {
+				c.t.Errorf("request %d: %v", n, err)
+				return n
+			}
+			rest = rest[size:]
+			runtime.Gosched()
+		}
+		for range batch {
+			r, err := http.ReadResponse(c.reader, nil)
+			if err != nil {
+				c.t.Errorf("request %d: %v", n, err)
+				return n
+			}
+			body, err := io.ReadAll(r.Body)
+			if want := fmt.Sprintf("number %d", n); err != nil || strings.TrimRight(string(body), ".") != want || r.Close {
+				c.t.Errorf("answer %q, %v, close %t; want %q", body, err, r.Close, want)
+				return n
+			}
+			n++
+		}
 	}
 }
