@@ -106,7 +106,7 @@ func (s *Server) Serve(l net.Listener) error { return s.ServeContext(s.options.B
 func (s *Server) register(base context.Context, l net.Listener) (*listener, error) {
 	entry := &listener{Listener: l, addr: l.Addr(), base: base, fd: -1, done: make(chan error, 1)}
 	switch l.(type) {
-	case *net.TCPListener, *net.UnixListener:
+	case *net.TCPListener, *net.UnixListener, *sharedListener:
 		raw, err := l.(syscall.Conn).SyscallConn()
 		if err != nil {
 			return nil, err

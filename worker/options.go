@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/catamount-server/catamount/internal/page"
 	"github.com/catamount-server/catamount/parser"
 	"github.com/catamount-server/catamount/reactor"
 )
@@ -87,6 +88,12 @@ type Options struct {
 
 	// BaseContext is the context that the requests' contexts derive from.
 	BaseContext context.Context
+
+	// Page is the memory shared with siblings, Index is this worker among them
+	// and Slot its part of the page; nil and 0 for a server that is alone.
+	Page  *page.Page
+	Slot  *page.Slot
+	Index int
 
 	// poller and sockets replace the kernel in tests.
 	poller  reactor.Poller

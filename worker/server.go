@@ -22,7 +22,7 @@ type Server struct {
 	pool    *threadpool.ThreadPool[*slot]
 	sockets *sockets
 	log     *eventLog
-	stats   counters
+	stats   *counters // in the shared page, or on the heap
 	date    dateLine
 	// shadow is what handlers find under http.ServerContextKey; some look at
 	// its fields.
@@ -91,6 +91,11 @@ func NewServer(options Options) (*Server, error) {
 	}
 	if s.sockets == nil {
 		s.sockets = kernelSockets()
+	}
+	if options.Slot != nil {
+		s.stats = &statsIn(options.Slot).counters
+	} else {
+		s.stats = new(counters)
 	}
 	s.overload.init(&options)
 	if options.Timeouts.AdvertisedIdle >= time.Second && options.KeepAlive {
