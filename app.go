@@ -54,6 +54,16 @@ type Preloader = preload.Builder
 // Preloaded is what App.Preload has put together, mapped read-only.
 type Preloaded = preload.Data
 
+// PreloadSlice puts a slice of a type without pointers into the Preloader: of
+// numbers, arrays and structs of them. The error names what is a pointer.
+func PreloadSlice[T any](p *Preloader, name string, values []T) error {
+	return preload.PutSlice(p, name, values)
+}
+
+// PreloadedSlice returns what PreloadSlice has put there, without a copy. It
+// must not be written to: that is a fault which ends the process.
+func PreloadedSlice[T any](p *Preloaded, name string) ([]T, error) { return preload.Slice[T](p, name) }
+
 // Counter counts for the whole application: one number for all its workers,
 // past and present. It never goes back, not even when a worker is killed or the
 // master restarts.

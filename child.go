@@ -57,10 +57,14 @@ func (l *Launcher) preload(ctx context.Context, fd int, logger *slog.Logger) err
 	if err != nil {
 		return err
 	}
-	if err := guard(logger, "Preload", func() error { return l.app.Preload(ctx, builder) }); err != nil {
+	if err := l.fill(ctx, builder, logger); err != nil {
 		return err
 	}
 	return builder.Seal()
+}
+
+func (l *Launcher) fill(ctx context.Context, builder *Preloader, logger *slog.Logger) error {
+	return guard(logger, "Preload", func() error { return l.app.Preload(ctx, builder) })
 }
 
 // work serves, from boot to drain.
@@ -69,7 +73,12 @@ func (l *Launcher) work(ctx context.Context, link *worker.Link, logger *slog.Log
 	life, drain := context.WithCancel(ctx)
 	defer drain()
 	w := &Worker{index: inheritance.Index, phase: inheritance.Phase, page: link.Page(), context: life}
-	options, err := l.boot(w, inheritance.Preload, logger)
+	options, err := l.boot(w, logger, func() (*Preloaded, error) {
+		if inheritance.Preload < 0 {
+			return nil, nil
+		}
+		return preload.Open(inheritance.Preload)
+	})
 	if err != nil {
 		link.Fail(err)
 		return &ExitError{ExitBoot, err}
@@ -100,16 +109,14 @@ func (l *Launcher) outOfBand(w *Worker, logger *slog.Logger) func() {
 }
 
 // boot runs the application's side of a start and returns what its server
-// needs.
-func (l *Launcher) boot(w *Worker, preloaded int, logger *slog.Logger) (worker.Options, error) {
+// needs. preloaded returns the data that the worker shares with others, if any.
+func (l *Launcher) boot(w *Worker, logger *slog.Logger, preloaded func() (*Preloaded, error)) (worker.Options, error) {
 	options, err := l.config.server.options()
 	if err != nil {
 		return options, err
 	}
-	if preloaded >= 0 {
-		if w.preloaded, err = preload.Open(preloaded); err != nil {
-			return options, fmt.Errorf("preloaded data: %w", err)
-		}
+	if w.preloaded, err = preloaded(); err != nil {
+		return options, fmt.Errorf("preloaded data: %w", err)
 	}
 	var handler http.Handler
 	err = guard(logger, "Handler", func() (err error) {
@@ -123,9 +130,6 @@ func (l *Launcher) boot(w *Worker, preloaded int, logger *slog.Logger) (worker.O
 		err = errors.New("App.Handler returned no handler")
 	}
 	options.Handler, options.Logger = handler, logger
-	if l.config.LogRequests {
-		options.OnRequest = requestLog(logger)
-	}
 	return options, err
 }
 

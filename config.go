@@ -139,7 +139,9 @@ func (c *Config) resolve() (*resolved, error) {
 	r.MaxBootFailures = orDefault(c.MaxBootFailures, 3)
 	r.StreamGrace = timeout(c.StreamGrace, 10*time.Second)
 	r.OrphanGrace = timeout(c.OrphanGrace, 10*time.Second)
-	r.RecycleJitter = orDefault(c.RecycleJitter, 0.1)
+	if c.RecycleJitter == 0 {
+		r.RecycleJitter = 0.1
+	}
 	r.DefaultHost = c.DefaultHost
 	if r.DefaultHost == "" {
 		r.DefaultHost = "0.0.0.0"

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"time"
 
 	"github.com/catamount-server/catamount/cluster"
 	"github.com/catamount-server/catamount/worker"
@@ -19,6 +20,9 @@ func (l *Launcher) runMaster(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if state == "" {
+		l.config.announce(l.stdout, l.logger, urlsOf(c.Addrs()))
+	}
 	return c.Run(ctx)
 }
 
@@ -32,10 +36,10 @@ func (l *Launcher) clusterOptions(state string) cluster.Options {
 		Logger: l.logger, State: state,
 		Workers: r.workers, MinWorkers: r.MinWorkers, MaxWorkers: r.MaxWorkers,
 		Binds: r.binds, Directory: r.Directory, Tag: r.Tag,
-		Preload: l.app.Preload != nil, PreloadTimeout: r.PreloadTimeout,
+		Preload: l.app.Preload != nil, PreloadTimeout: orNever(r.PreloadTimeout),
 		StatsLayout:   worker.StatsLayout(),
-		CheckInterval: r.WorkerCheckInterval, WorkerTimeout: r.WorkerTimeout, BootTimeout: r.WorkerBootTimeout,
-		ShutdownTimeout: r.WorkerShutdownTimeout, ShutdownDelay: r.ShutdownDelay,
+		CheckInterval: r.WorkerCheckInterval, WorkerTimeout: orNever(r.WorkerTimeout), BootTimeout: orNever(r.WorkerBootTimeout),
+		ShutdownTimeout: orNever(r.WorkerShutdownTimeout), ShutdownDelay: r.ShutdownDelay,
 		MaxBootFailures: r.MaxBootFailures, Culling: culling,
 		MaxRequests: uint64(max(r.MaxRequests, 0)), MaxAge: max(r.MaxAge, 0), MaxMemory: max(r.MaxMemory, 0), Jitter: r.RecycleJitter,
 		Hooks: cluster.Hooks{
@@ -43,6 +47,14 @@ func (l *Launcher) clusterOptions(state string) cluster.Options {
 			AfterWorkerShutdown: l.app.AfterWorkerShutdown, BeforeRestart: l.app.BeforeRestart,
 		},
 	}
+}
+
+// orNever: what is off here is very late for the master.
+func orNever(d time.Duration) time.Duration {
+	if d == 0 {
+		return 100 * 365 * 24 * time.Hour
+	}
+	return d
 }
 
 // listen opens the sockets of single mode.

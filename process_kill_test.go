@@ -30,7 +30,7 @@ func TestKilledWorkers(t *testing.T) {
 		if err := syscall.Kill(pids[i%2], syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		if line := m.await("worker died", itoa(pids[i%2])); !strings.Contains(line, "killed") {
+		if line := m.await("the worker is dead", itoa(pids[i%2])); !strings.Contains(line, "SIGKILL") {
 			t.Errorf("the log says %s, want the signal", line)
 		}
 		m.await(`"worker booted"`)
@@ -132,7 +132,7 @@ func TestHungWorkerIsReplaced(t *testing.T) {
 			t.Fatal("a stopped process has answered")
 		}
 	}
-	m.await("worker died", itoa(pid))
+	m.await("the worker is dead", itoa(pid))
 	m.await(`"worker booted"`)
 }
 

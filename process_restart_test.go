@@ -130,13 +130,13 @@ func TestScaling(t *testing.T) {
 		m.await(`"worker booted"`)
 	}
 	m.signal(syscall.SIGTTIN)
-	m.await("MaxWorkers")
+	m.await("the number of workers stays")
 	for range 5 {
 		m.signal(syscall.SIGTTOU)
-		m.await("worker ended")
+		m.await("worker stopped")
 	}
 	m.signal(syscall.SIGTTOU)
-	m.await("MinWorkers")
+	m.await("the number of workers stays")
 	for range 3 {
 		m.signal(syscall.SIGTTIN)
 		m.await(`"worker booted"`)

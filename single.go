@@ -8,7 +8,6 @@ import (
 	"os/signal"
 	"runtime"
 	"syscall"
-	"time"
 
 	"github.com/catamount-server/catamount/internal/preload"
 	"github.com/catamount-server/catamount/worker"
@@ -83,30 +82,17 @@ func (s *single) boot(life context.Context) error {
 		return err
 	}
 	s.worker = &Worker{page: page, context: life}
-	data := -1
-	if s.app.Preload != nil {
-		if data, err = s.preloadHere(life); err != nil {
-			return err
+	options, err := s.Launcher.boot(s.worker, s.logger, func() (*Preloaded, error) {
+		if s.app.Preload == nil {
+			return nil, nil
 		}
-	}
-	options, err := s.Launcher.boot(s.worker, data, s.logger)
+		return preload.Local(func(b *Preloader) error { return s.fill(life, b, s.logger) })
+	})
 	if err != nil {
 		return err
 	}
 	s.server, err = worker.NewServer(options)
 	return err
-}
-
-// preloadHere is what a process of its own does under a master.
-func (s *single) preloadHere(ctx context.Context) (fd int, err error) {
-	if fd, err = preload.Memory(); err != nil {
-		return -1, err
-	}
-	if err := s.preload(ctx, fd, s.logger); err != nil {
-		_ = syscall.Close(fd)
-		return -1, err
-	}
-	return fd, nil
 }
 
 // wait returns when the server has stopped: nil when it was told to.

@@ -2,9 +2,6 @@ package main
 
 import (
 	"bytes"
-	"net"
-	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
