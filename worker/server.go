@@ -50,6 +50,9 @@ type Server struct {
 	// What answers to slow readers take, in memory and in files.
 	heldMemory, heldFiles atomic.Int64
 
+	// stopping is the master's word that all workers are to leave soon; nil alone.
+	stopping   *atomic.Uint32
+	handOver   handOver
 	draining   atomic.Bool
 	drainBegun chan struct{} // closed when draining becomes true
 	drained    chan struct{} // closed when no client is left after that
@@ -97,6 +100,10 @@ func NewServer(options Options) (*Server, error) {
 	} else {
 		s.stats = new(counters)
 	}
+	s.gate.siblings = newSiblings(&options)
+	if options.Page != nil {
+		s.stopping = &options.Page.Global().Stopping
+	}
 	s.overload.init(&options)
 	if options.Timeouts.AdvertisedIdle >= time.Second && options.KeepAlive {
 		s.aliveLine = "Keep-Alive: timeout=" + strconv.Itoa(int(options.Timeouts.AdvertisedIdle/time.Second)) + "\r\n"
@@ -111,9 +118,12 @@ func NewServer(options Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.pool, err = threadpool.New(threadpool.Options{
-		Min: options.MinThreads, Max: options.MaxThreads, OnPanic: s.placePanicked,
-	}, s.process)
+	poolOptions := threadpool.Options{Min: options.MinThreads, Max: options.MaxThreads, OnPanic: s.placePanicked}
+	if options.Slot != nil {
+		options.Slot.Places.Store(int64(options.MaxThreads))
+		poolOptions.Busy = &options.Slot.Busy
+	}
+	s.pool, err = threadpool.New(poolOptions, s.process)
 	if err != nil {
 		return nil, err
 	}
@@ -230,11 +240,14 @@ func (s *Server) beginDrain() {
 func (s *Server) drainWaiting() {
 	var waiting []*slot
 	s.reactor.Each(func(sl *slot, owned bool) {
-		if !owned && (sl.Value.state == StateIdle || sl.Value.state == StateNew) {
+		if !owned && (sl.Value.state == StateIdle || sl.Value.state == StateNew || s.mayPart(&sl.Value)) {
 			waiting = append(waiting, sl)
 		}
 	})
 	for _, sl := range waiting {
+		if s.part(sl) || s.keepsFor(&sl.Value) { // it goes, now or later
+			continue
+		}
 		generation := sl.Generation()
 		s.read(sl)
 		if sl.Generation() == generation && s.isWaiting(sl) && !sl.Value.inFlight() {

@@ -20,8 +20,9 @@ type counters struct {
 	parseErrors                                              [parser.NumReasons]atomic.Uint64
 	shards                                                   [statShards]statShard
 
-	overload        [numOverloads]atomic.Uint64
-	handlerTimeouts atomic.Uint64
+	overload              [numOverloads]atomic.Uint64
+	handlerTimeouts       atomic.Uint64
+	handedOver, takenOver atomic.Uint64
 }
 
 // Counters that move with every request are kept in several places, so that
@@ -91,6 +92,10 @@ type Stats struct {
 	Overload map[string]uint64 `json:"overload"`
 	// HandlerTimeouts counts handlers that ran beyond HandlerTimeout.
 	HandlerTimeouts uint64 `json:"handler_timeouts"`
+	// HandedOver counts the connections given to siblings, TakenOver those taken
+	// from them; the latter are not in Accepted.
+	HandedOver uint64 `json:"handed_over"`
+	TakenOver  uint64 `json:"taken_over"`
 }
 
 // WaitBucket counts the requests that waited less than Below and no less than
