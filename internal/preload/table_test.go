@@ -3,6 +3,7 @@ package preload
 import (
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -117,25 +118,65 @@ func TestTableGetAllocatesNothing(t *testing.T) {
 	}
 }
 
-func BenchmarkTableGet(b *testing.B) {
-	const count = 1_000_000
-	table := tableOf(b, func(builder *TableBuilder) error {
-		for i := range count {
-			if err := builder.Put(fmt.Sprintf("key-%08d", i), []byte("some value")); err != nil {
+const benchmarkKeys = 1_000_000
+
+func benchmarkKey(i int) string { return fmt.Sprintf("key-%08d", i%benchmarkKeys) }
+
+func benchmarkTable(b *testing.B) *Table {
+	return tableOf(b, func(builder *TableBuilder) error {
+		for i := range benchmarkKeys {
+			if err := builder.Put(benchmarkKey(i), []byte("some value")); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+func benchmarkMap() map[string]string {
+	m := make(map[string]string)
+	for i := range benchmarkKeys {
+		m[benchmarkKey(i)] = strings.Clone("some value")
+	}
+	return m
+}
+
+// BenchmarkGet compares a table with a map that each process has for itself.
+func BenchmarkGet(b *testing.B) {
+	table, own := benchmarkTable(b), benchmarkMap()
 	keys := make([]string, 4096)
 	for i := range keys {
-		keys[i] = fmt.Sprintf("key-%08d", i*997%count)
+		keys[i] = benchmarkKey(i * 997)
 	}
-	i := 0
-	for b.Loop() {
-		if _, ok := table.Get(keys[i%len(keys)]); !ok {
-			b.Fatal("not there")
-		}
-		i++
+	for name, get := range map[string]func(string) (string, bool){
+		"table": table.Get,
+		"map":   func(key string) (string, bool) { value, ok := own[key]; return value, ok },
+	} {
+		b.Run(name, func(b *testing.B) {
+			i := 0
+			for b.Loop() {
+				if _, ok := get(keys[i%len(keys)]); !ok {
+					b.Fatal("not there")
+				}
+				i++
+			}
+		})
+	}
+}
+
+// BenchmarkCollection is a collection of garbage while a table, or a map, of a
+// million keys is there.
+func BenchmarkCollection(b *testing.B) {
+	for name, load := range map[string]func() any{
+		"table": func() any { return benchmarkTable(b) },
+		"map":   func() any { return benchmarkMap() },
+	} {
+		b.Run(name, func(b *testing.B) {
+			kept := load()
+			for b.Loop() {
+				runtime.GC()
+			}
+			runtime.KeepAlive(kept)
+		})
 	}
 }
