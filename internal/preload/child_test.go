@@ -3,12 +3,14 @@ package preload
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -195,9 +197,10 @@ func TestFourProcesses(t *testing.T) {
 		if reports[i].Sum != reports[0].Sum || reports[i].Sum == 0 {
 			t.Errorf("process %d has read something else", i)
 		}
-		if took := reports[i].Opened; took > 50*time.Millisecond {
-			t.Errorf("process %d needed %v to have the data", i, took)
-		}
+	}
+	opened := func(a, b mapped) int { return cmp.Compare(a.Opened, b.Opened) }
+	if median := slices.SortedFunc(slices.Values(reports), opened)[processes/2].Opened; median > 50*time.Millisecond {
+		t.Errorf("they needed %v to have the data", median)
 	}
 	total := 0
 	for i, output := range outputs {
