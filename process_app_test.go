@@ -49,6 +49,8 @@ func brokenIn(way string) bool { return strings.Contains(programVersion(), "brok
 type appConfig struct {
 	catamount.Config
 	Preload bool
+	// PreloadMiB is how much more is preloaded.
+	PreloadMiB int
 }
 
 // runApp is the application's main function.
@@ -70,7 +72,7 @@ func runApp(text string) int {
 			if brokenIn("preload") {
 				panic("the catalogue is upside down")
 			}
-			return p.Put("version", []byte(programVersion()))
+			return errors.Join(p.Put("version", []byte(programVersion())), preloadBulk(p, config.PreloadMiB))
 		}
 	}
 	return catamount.Launch(context.Background(), catamount.Program{Config: config.Config}, app)
@@ -96,6 +98,9 @@ func appHandler(w *catamount.Worker) (http.Handler, error) {
 		return nil, err
 	}
 	mux := http.NewServeMux()
+	if err := handleBulk(mux, w); err != nil {
+		return nil, err
+	}
 	mux.HandleFunc("/echo", func(rw http.ResponseWriter, r *http.Request) {
 		hits.Add(1)
 		_, _ = io.Copy(rw, r.Body)
