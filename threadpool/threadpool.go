@@ -180,6 +180,10 @@ func (p *ThreadPool[T]) Full() bool {
 	return int64(load>>32)+int64(uint32(load)) >= p.limit.Load()
 }
 
+// Last reports whether one task runs and none waits: for the task that ends, whether it is the last one for now. It
+// takes no lock.
+func (p *ThreadPool[T]) Last() bool { return p.load.Load() == 1<<32 }
+
 // NotifyNotFull arms f: it is called once, the next time the pool goes from full to not full, and is then forgotten.
 // There is one slot: a second call replaces f, and nil disarms. f runs on a goroutine of the pool (or on that of
 // Resize, Detach or TakeOldest), without locks. It must not block: that goroutine is on its way to the todo, and as long

@@ -367,10 +367,6 @@ func (s *Server) adopt(l *listener, fd int, peer address, b *bridge) {
 	c.listener = uint8(l.index)
 	c.bridged = b
 	s.setState(c, StateNew, now)
-	if s.draining.Load() && !s.keepsFor(c) {
-		s.startLingering(sl)
-		return
-	}
 	if !s.options.QueueRequests {
 		s.reactor.Take(sl)
 		if err := s.pool.Submit(sl); err != nil {

@@ -159,8 +159,16 @@ func (g *siblings) mine(now int64) load {
 	return mine
 }
 
-// hasLive reports whether a sibling accepts connections.
-func (g *siblings) hasLive() bool { return len(g.others()) > 0 }
+// hasLive reports whether a sibling accepts connections, or will when it gets a
+// processor again.
+func (g *siblings) hasLive() bool {
+	for i := range g.known {
+		if i != g.index && page.State(g.page.Slot(i).State.Load()) == page.Live {
+			return true
+		}
+	}
+	return false
+}
 
 // mayAccept decides about the connection that waits. After false it is to be
 // asked again by g.until.

@@ -53,6 +53,7 @@ type Server struct {
 	// stopping is the master's word that all workers are to leave soon; nil alone.
 	stopping   *atomic.Uint32
 	handOver   handOver
+	outOfBand  *outOfBand // nil without a hook
 	draining   atomic.Bool
 	drainBegun chan struct{} // closed when draining becomes true
 	drained    chan struct{} // closed when no client is left after that
@@ -104,6 +105,9 @@ func NewServer(options Options) (*Server, error) {
 	if options.Page != nil {
 		s.stopping = &options.Page.Global().Stopping
 	}
+	if options.OutOfBand != nil {
+		s.outOfBand = &outOfBand{hook: options.OutOfBand}
+	}
 	s.overload.init(&options)
 	if options.Timeouts.AdvertisedIdle >= time.Second && options.KeepAlive {
 		s.aliveLine = "Keep-Alive: timeout=" + strconv.Itoa(int(options.Timeouts.AdvertisedIdle/time.Second)) + "\r\n"
@@ -127,8 +131,8 @@ func NewServer(options Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.floor = heapFloor(options.HeapFloor)
-	s.log = newEventLog(options.Logger)
+	s.floor = heapFloor(options.HeapFloor, options.MemoryLimitShared)
+	s.log = newEventLog(options.Logger, &s.stats.droppedLines)
 	go s.runReactor()
 	return s, nil
 }
@@ -251,12 +255,26 @@ func (s *Server) drainWaiting() {
 		generation := sl.Generation()
 		s.read(sl)
 		if sl.Generation() == generation && s.isWaiting(sl) && !sl.Value.inFlight() {
-			s.startLingering(sl)
+			s.letGo(sl)
 		}
 	}
 	if s.reactor.Size() == 0 {
 		s.emptyOnce.Do(func() { close(s.drained) })
 	}
+}
+
+// newcomerGrace is how long a client whose connection was accepted just before
+// the end has to send its request: it cannot know.
+const newcomerGrace = time.Second
+
+// letGo ends a client that waits between two requests.
+func (s *Server) letGo(sl *slot) {
+	c := &sl.Value
+	if now := s.reactor.Now(); c.state == StateNew && now-c.since < int64(newcomerGrace) {
+		s.reactor.SetDeadline(sl, s.deadlineOf(c, now))
+		return
+	}
+	s.startLingering(sl)
 }
 
 // end stops pool, reactor and log once no client is left. Only goroutines of

@@ -293,6 +293,9 @@ func (s *Server) deadlineOf(c *Client, now int64) int64 {
 		limit(p.headAt, t.Request)
 	case c.served == 0:
 		limit(c.since, t.FirstByte)
+		if s.draining.Load() && !s.keepsFor(c) {
+			limit(c.since, newcomerGrace)
+		}
 	default:
 		limit(c.since, t.Idle)
 	}
