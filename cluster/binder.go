@@ -30,6 +30,9 @@ type boundListener struct {
 	// file is the path that this server, or the one whose place it took, has
 	// made; it is removed by the one that stops, if it still is the same.
 	file *socketFile
+	// retired: its bind is not configured any more; it goes when the last worker
+	// that was started with it has been replaced.
+	retired bool
 }
 
 // socketFile identifies the file of a unix socket.

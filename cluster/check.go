@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"time"
-
-	"github.com/catamount-server/catamount/internal/page"
 )
 
 const (
@@ -33,8 +31,6 @@ func backOff(crashes int) time.Duration {
 // handles and a time, and say what should be done.
 type roster struct {
 	handles []*WorkerHandle
-	page    *page.Page   // where new workers get their slots
-	slots   []slotRecord // by index
 	wanted  int
 	// target is the program that all workers should be of.
 	target *program
@@ -46,12 +42,6 @@ type roster struct {
 
 	checkInterval, workerTimeout, bootTimeout time.Duration
 	culling                                   Culling
-}
-
-// slotRecord is what the master remembers of a slot whoever is in it.
-type slotRecord struct {
-	crashes   int // in a row
-	notBefore time.Time
 }
 
 // count is how many handles have a property.
@@ -147,8 +137,9 @@ func (r *roster) toSpawn(now time.Time) (orders []order, again time.Time) {
 		// awaited before those that could not are started again.
 		return nil, time.Time{}
 	}
-	for _, index := range r.free()[:min(missing, len(r.free()))] {
-		if wait := r.slots[index].notBefore; now.Before(wait) {
+	free := r.free(program.page)
+	for _, index := range free[:min(missing, len(free))] {
+		if wait := program.page.slots[index].notBefore; now.Before(wait) {
 			if again.IsZero() || wait.Before(again) {
 				again = wait
 			}
@@ -177,21 +168,21 @@ func (r *roster) mayReplace() bool {
 
 // free are the indexes of slots without a worker: those whose last worker has
 // crashed come first, so that nobody gets around a back-off by another slot.
-func (r *roster) free() []int {
+func (r *roster) free(p *sharedPage) []int {
 	taken := make(map[int]bool)
 	for _, h := range r.handles {
-		if h.page == r.page {
+		if h.page == p {
 			taken[h.Index] = true
 		}
 	}
 	var free []int
-	for i := range r.slots {
+	for i := range p.slots {
 		if !taken[i] {
 			free = append(free, i)
 		}
 	}
 	slices.SortStableFunc(free, func(a, b int) int {
-		return cmp.Compare(min(1, r.slots[b].crashes), min(1, r.slots[a].crashes))
+		return cmp.Compare(min(1, p.slots[b].crashes), min(1, p.slots[a].crashes))
 	})
 	return free
 }

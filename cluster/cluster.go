@@ -8,12 +8,8 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"sync"
 	"time"
-
-	"github.com/catamount-server/catamount/internal/page"
-	"github.com/catamount-server/catamount/worker"
 )
 
 // ErrStopped: the cluster has ended, or has never run.
@@ -34,11 +30,8 @@ type Cluster struct {
 	binder   *Binder
 	addrs    []net.Addr
 	handOver [2]int
-	programs []*program // all that are open
-	// oldPages are those of workers from before a hot restart that has changed
-	// the layout; base is what was counted in them.
-	oldPages []*page.Page
-	base     *worker.Stats
+	programs []*program    // all that are open
+	pages    []*sharedPage // all that are mapped; the last one is that of new programs
 
 	// restart is what is going on besides supervision; nil: nothing. again is
 	// the restart that was asked for meanwhile.
@@ -85,8 +78,21 @@ func New(o Options) (*Cluster, error) {
 }
 
 func newCluster(o Options, e env) (*Cluster, error) {
-	o, err := o.withDefaults()
-	if err != nil {
+	var (
+		before *state
+		fd     int
+		err    error
+	)
+	if o.State != "" {
+		if before, fd, err = readState(o.State); err != nil {
+			return nil, fmt.Errorf("cluster: %w", err)
+		}
+		// The paths as they were configured: this process may not know any more
+		// through which symbolic links it came here.
+		setDefault(&o.Path, before.Path)
+		setDefault(&o.Directory, before.Directory)
+	}
+	if o, err = o.withDefaults(); err != nil {
 		return nil, err
 	}
 	c := &Cluster{
@@ -101,8 +107,8 @@ func newCluster(o Options, e env) (*Cluster, error) {
 		wanted: o.Workers, culling: o.Culling,
 		checkInterval: o.CheckInterval, workerTimeout: o.WorkerTimeout, bootTimeout: o.BootTimeout,
 	}
-	if o.State != "" {
-		err = c.adopt(o.State)
+	if before != nil {
+		err = c.adopt(before, fd)
 	} else {
 		err = c.open()
 	}
@@ -133,21 +139,12 @@ func (c *Cluster) open() (err error) {
 	return nil
 }
 
-// newPage makes the shared page, with room for as many workers again as there
-// may be: they leave while others already take their places.
-func (c *Cluster) newPage() (err error) {
-	c.page, err = page.Create(c.slotCount(), c.options.StatsLayout)
-	c.slots = make([]slotRecord, c.slotCount())
-	return err
-}
-
-func (c *Cluster) slotCount() int { return 2*c.options.MaxWorkers + 1 }
-
 func (c *Cluster) openProgram(phase int) (*program, error) {
 	p, err := openProgram(c.options.Path, c.options.Directory, phase)
 	if err != nil {
 		return nil, err
 	}
+	p.page = c.page()
 	c.programs = append(c.programs, p)
 	c.lastPhase = max(c.lastPhase, phase)
 	return p, nil
@@ -252,7 +249,7 @@ func (c *Cluster) check(now time.Time, children bool) {
 		c.spawn(o)
 	}
 	c.lookAgain = again
-	c.page.Global().Live.Store(uint32(c.live()))
+	c.announce()
 	c.checkRestart(now)
 }
 
@@ -295,12 +292,10 @@ func (c *Cluster) release() {
 		closeDescriptor(fd)
 	}
 	c.handOver = [2]int{-1, -1}
-	for _, p := range append(c.oldPages, c.page) {
-		if p != nil {
-			_ = p.Close()
-		}
+	for _, p := range c.pages {
+		p.close()
 	}
-	c.oldPages, c.page = nil, nil
+	c.pages = nil
 }
 
 // Close gives back what New has opened, for when Run is not called.
@@ -312,13 +307,4 @@ func (c *Cluster) Close() error {
 		c.release()
 		return nil
 	}
-}
-
-// title is what a process of this server shows in ps.
-func (c *Cluster) title(role string) string {
-	title := filepath.Base(c.options.Argv[0]) + ": " + role
-	if c.options.Tag != "" {
-		title += " [" + c.options.Tag + "]"
-	}
-	return title
 }

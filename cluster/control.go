@@ -1,9 +1,12 @@
 package cluster
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"os"
+	"slices"
+	"time"
 
 	"github.com/catamount-server/catamount/internal/page"
 	"github.com/catamount-server/catamount/worker"
@@ -82,5 +85,19 @@ func (c *Cluster) inheritance(role worker.Role, p *program) worker.Inheritance {
 	}
 }
 
-// serving says what a worker serves, or served when it died.
-func serving(s *page.Slot) string { return "" }
+// serving lists what a worker serves, or served when it died: the oldest
+// requests first, and how long each had been running.
+func serving(s *page.Slot) []string {
+	const most = 16
+	requests := s.Requests()
+	slices.SortFunc(requests, func(a, b page.Request) int { return cmp.Compare(a.Since, b.Since) })
+	var list []string
+	for i, r := range requests {
+		if i == most {
+			return append(list, fmt.Sprintf("and %d more", len(requests)-most))
+		}
+		age := time.Duration(page.Now() - r.Since).Round(time.Millisecond)
+		list = append(list, fmt.Sprintf("%s (%s)", r.Text, age))
+	}
+	return list
+}

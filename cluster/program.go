@@ -17,6 +17,8 @@ type program struct {
 	exe, preload int
 	// directory is where its processes run, without symbolic links.
 	directory string
+	// page is where its workers have their slots.
+	page *sharedPage
 	// proven: a worker of it has booted.
 	proven bool
 	// failures counts the workers that failed to boot during its restart.

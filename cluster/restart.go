@@ -108,9 +108,6 @@ func (c *Cluster) prepared() {
 	default:
 		c.fallback, c.target = c.target, c.restart.program
 	}
-	if c.target != nil {
-		c.page.Global().Phase.Store(uint64(c.target.phase))
-	}
 }
 
 // abandon ends a restart of which no worker has been started.
@@ -152,7 +149,6 @@ func (c *Cluster) giveUp(reason string) {
 	c.log.Error(c.restart.kind.String()+" failed: the phase before goes on",
 		"phase", c.target.phase, "kept", c.fallback.phase, "failures", c.target.failures, "reason", reason)
 	c.target, c.fallback = c.fallback, nil
-	c.page.Global().Phase.Store(uint64(c.target.phase))
 	c.endRestart()
 }
 
@@ -173,12 +169,14 @@ func (c *Cluster) checkRestart(now time.Time) {
 		c.log.Info(r.kind.String()+" complete", "phase", c.target.phase, "after", now.Sub(r.began).Round(time.Millisecond))
 	}
 	c.fallback = nil
-	c.endRestart()
+	c.binder.closeRetired()
+	c.setTitle()
 	c.hook("AfterBooted", func() {
 		if c.options.Hooks.AfterBooted != nil {
 			c.options.Hooks.AfterBooted()
 		}
 	})
+	c.endRestart()
 }
 
 // endRestart closes what it leaves, and begins what was asked for meanwhile.

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -122,10 +121,6 @@ func execute(p process, pipe, check int) (pid int, err error) {
 		return 0, fmt.Errorf("cannot execute the program of phase %d in %s: %w", p.program.phase, p.program.directory, err)
 	}
 	return pid, nil
-}
-
-func padTitle(title string) string {
-	return title + strings.Repeat(" ", max(0, titleBytes-len(title)))
 }
 
 // pipeEnds are both ends of a pipe.

@@ -83,7 +83,6 @@ func (c *Cluster) beginStop(err error) {
 		c.log.Info("the server stops")
 	}
 	c.again = noRestart
-	c.page.Global().Stopping.Store(1)
 	if c.task != nil && c.task.killed == "" {
 		c.killTask("the server stops")
 	}

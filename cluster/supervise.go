@@ -20,8 +20,8 @@ func (c *Cluster) worker(h *WorkerHandle) *slog.Logger {
 // spawn starts a worker.
 func (c *Cluster) spawn(o order) {
 	c.hook("BeforeWorkerFork", func() { call(c.options.Hooks.BeforeWorkerFork, o.index) })
-	slot := c.page.Slot(o.index)
-	clearSlot(slot)
+	slot := o.program.page.Slot(o.index)
+	slot.Reset()
 	slot.Phase.Store(uint64(o.program.phase))
 	slot.State.Store(uint32(page.Booting))
 	now := time.Now()
@@ -29,12 +29,12 @@ func (c *Cluster) spawn(o order) {
 	if err != nil {
 		slot.State.Store(uint32(page.Empty))
 		c.log.Error("a worker cannot be started", "worker", o.index, "phase", o.program.phase, "err", err)
-		c.crashed(o.index, now)
+		o.program.page.crashed(o.index, now)
 		c.bootFailed(o.program, err.Error())
 		return
 	}
 	slot.PID.Store(int64(child.pid))
-	h := &WorkerHandle{Index: o.index, PID: child.pid, program: o.program, child: child, page: c.page}
+	h := &WorkerHandle{Index: o.index, PID: child.pid, program: o.program, child: child, page: o.program.page}
 	c.draw(h)
 	h.enter(Started, now)
 	c.handles = append(c.handles, h)
@@ -56,26 +56,12 @@ func (c *Cluster) draw(h *WorkerHandle) {
 	h.maxMemory = int64(jitter(float64(c.options.MaxMemory)))
 }
 
-func clearSlot(s *page.Slot) {
-	s.PID.Store(0)
-	s.Command.Store(uint32(page.NoCommand))
-	s.Deadline.Store(0)
-	s.State.Store(uint32(page.Empty))
-	s.Busy.Store(0)
-	s.Places.Store(0)
-	s.Connections.Store(0)
-	s.ReactorAt.Store(0)
-	s.PoolAt.Store(0)
-	s.Booted.Store(0)
-	s.Served.Store(0)
-}
-
 func (c *Cluster) workerProcess(o order) process {
 	env := c.options.cleanEnv()
 	share, memory := c.env.limits().share(env, c.wanted, o.program.preloadBytes())
 	in := c.inheritance(worker.RoleWorker, o.program)
 	in.Index, in.MemoryLimit = o.index, memory
-	in.Page, in.HandOver, in.Preload = c.page.FD(), c.handOver, o.program.preload
+	in.Page, in.HandOver, in.Preload = o.program.page.fd, c.handOver, o.program.preload
 	for _, l := range c.binder.listeners {
 		in.Listeners = append(in.Listeners, worker.InheritedListener{FD: l.fd, Bind: l.bind.String()})
 	}
@@ -179,22 +165,19 @@ func (c *Cluster) died(h *WorkerHandle, status syscall.WaitStatus, now time.Time
 	default:
 		log.Error("the worker is dead", "served_for", h.servedFor(now), "serving", serving(h.slot()))
 	}
-	slot := h.slot()
-	clearSlot(slot)
+	h.slot().Reset()
 	if h.stage != Terminating {
 		c.counts.Crashed++
 		if !h.bootedAt.IsZero() && now.Sub(h.bootedAt) >= healthyAfter {
-			c.slots[h.Index].crashes = 0
+			h.page.slots[h.Index].crashes = 0
 		}
-		if h.page == c.page {
-			c.crashed(h.Index, now)
-		}
+		h.page.crashed(h.Index, now)
 		if h.stage == Started {
 			c.counts.BootFailures++
 			c.bootFailed(h.program, exit.Reason)
 		}
-	} else if h.page == c.page {
-		c.slots[h.Index] = slotRecord{}
+	} else {
+		h.page.slots[h.Index] = slotRecord{}
 	}
 	c.hook("AfterWorkerShutdown", func() { call(c.options.Hooks.AfterWorkerShutdown, exit) })
 	c.closeUnused()
@@ -218,8 +201,8 @@ func (c *Cluster) forget(h *WorkerHandle) {
 }
 
 // crashed notes a crash of a slot's worker, and when its successor may start.
-func (c *Cluster) crashed(index int, now time.Time) {
-	slot := &c.slots[index]
+func (p *sharedPage) crashed(index int, now time.Time) {
+	slot := &p.slots[index]
 	slot.crashes++
 	slot.notBefore = now.Add(backOff(slot.crashes))
 }

@@ -31,15 +31,12 @@ type WorkerHandle struct {
 	Index, PID int
 	program    *program
 	child      child
-	// page is where its slot is; after a hot restart of another layout the old
-	// workers have another than the new.
-	page *page.Page
+	// page is where its slot is.
+	page *sharedPage
 
 	stage Stage
 	// hello: it has said that it speaks the right protocol.
 	hello bool
-	// adopted: it was taken over from the program that ran before.
-	adopted bool
 	// startedAt, bootedAt and terminatedAt are when it entered its stages.
 	startedAt, bootedAt, terminatedAt time.Time
 	// lastCheckin is its last sign of life, of which overdue counts.
