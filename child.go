@@ -130,6 +130,9 @@ func (l *Launcher) boot(w *Worker, logger *slog.Logger, preloaded func() (*Prelo
 		err = errors.New("App.Handler returned no handler")
 	}
 	options.Handler, options.Logger = handler, logger
+	if l.config.LogRequests {
+		options.OnRequest = requestLog(logger)
+	}
 	return options, err
 }
 

@@ -102,7 +102,7 @@ func TestStopFinishesWhatRuns(t *testing.T) {
 func TestStopDelay(t *testing.T) {
 	m := newDeployment(t).start(appConfig{Config: catamount.Config{Workers: 2, ShutdownDelay: time.Minute}})
 	m.signal(syscall.SIGTERM)
-	m.await("stopping")
+	m.await("it still accepts for a while")
 	conn := dial(t, "tcp", m.addr)
 	if _, err := io.WriteString(conn, "GET /whoami HTTP/1.1\r\nHost: test\r\n\r\n"); err != nil {
 		t.Fatal(err)
