@@ -12,6 +12,7 @@ import (
 // are made a timer renews it at each full second; when none were for a second
 // the timer rests, and the next answer starts it again.
 type dateLine struct {
+	alive   string // see aliveFields; set before the first use
 	current atomic.Pointer[datedText]
 	mu      sync.Mutex
 	timer   *time.Timer
@@ -19,12 +20,13 @@ type dateLine struct {
 }
 
 type datedText struct {
-	text string
-	used atomic.Bool
+	line     string // with its CRLF
+	usualEnd string // the line, with what follows it in the head of most answers
+	used     atomic.Bool
 }
 
-// line returns the whole line, with its CRLF.
-func (d *dateLine) line() string {
+// now returns what is true in this second.
+func (d *dateLine) now() *datedText {
 	current := d.current.Load()
 	if current == nil {
 		current = d.renew()
@@ -32,7 +34,7 @@ func (d *dateLine) line() string {
 	if !current.used.Load() {
 		current.used.Store(true)
 	}
-	return current.text
+	return current
 }
 
 // renew makes the line anew and sets the timer to the next second.
@@ -40,7 +42,8 @@ func (d *dateLine) renew() *datedText {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
-	current := &datedText{text: "Date: " + now.UTC().Format(http.TimeFormat) + "\r\n"}
+	line := "Date: " + now.UTC().Format(http.TimeFormat) + "\r\n"
+	current := &datedText{line: line, usualEnd: line + d.alive + "\r\n"}
 	if d.stopped {
 		return current
 	}

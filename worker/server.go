@@ -112,6 +112,7 @@ func NewServer(options Options) (*Server, error) {
 	if options.Timeouts.AdvertisedIdle >= time.Second && options.KeepAlive {
 		s.aliveLine = "Keep-Alive: timeout=" + strconv.Itoa(int(options.Timeouts.AdvertisedIdle/time.Second)) + "\r\n"
 	}
+	s.date.alive = aliveFields(s.aliveLine)
 	var err error
 	s.reactor, err = reactor.New[Client](reactorSide{s}, reactor.Options{
 		Poller:         options.poller,
