@@ -116,6 +116,9 @@ func hasToken(list, token string) bool {
 func (w *response) compose(done bool, next []byte) {
 	sc := w.scratch
 	b := sc.cur.B
+	if !w.userDate {
+		b = append(b, w.x.server.date.line()...)
+	}
 	length := int64(-1)
 	switch {
 	case w.noBody || w.status == http.StatusSwitchingProtocols:
@@ -143,9 +146,6 @@ func (w *response) compose(done bool, next []byte) {
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
 	default:
 		w.closeAfter = true // HTTP/1.0, or identity: the end is where we close
-	}
-	if !w.userDate {
-		b = append(b, w.x.server.date.line()...)
 	}
 	sc.cur.B = append(w.appendConnection(b), "\r\n"...)
 	w.composed = true

@@ -259,11 +259,18 @@ func (s *Server) end() {
 
 // Close ends everything at once: listeners and connections are closed, the
 // contexts of running requests are cancelled. Handlers that do not heed them
-// go on without a connection; Close does not wait for them.
+// go on without a connection; Close does not wait for them. Nothing is sent any
+// more when it has returned, so a handler that calls it answers nobody. The
+// reactor's own goroutine must not call it.
 func (s *Server) Close() error {
 	s.beginDrain()
-	if err := s.reactor.Do(s.closeAll); errors.Is(err, reactor.ErrStopped) {
+	closed := make(chan struct{})
+	if err := s.reactor.Do(func() { s.closeAll(); close(closed) }); errors.Is(err, reactor.ErrStopped) {
 		return nil
+	}
+	select {
+	case <-closed:
+	case <-s.finished:
 	}
 	go func() { // ends when the last handler has returned
 		<-s.drained
