@@ -244,6 +244,8 @@ var badBodies = []wireCase{
 	refused("bare CR behind the chunk size", "400", chunked("5\rhello\r\n0\r\n\r\n")),
 	refused("bare LF behind an extension", "400", chunked("5;a\nhello\r\n0\r\n\r\n")),
 	refused("control in an extension", "400", chunked("5;a\x00\r\nhello\r\n0\r\n\r\n")),
+	refused("extension without a name", "400", chunked("5;\r\nhello\r\n0\r\n\r\n")),
+	refused("open quotes in an extension", "400", chunked("5;a=\"b\r\nhello\r\n0\r\n\r\n")),
 	refused("long extension", "400", chunked("5;"+strings.Repeat("a", 100)+"\r\nhello\r\n0\r\n\r\n")),
 	refused("no end of a chunk", "400", chunked("5\r\nhello0\r\n\r\n"+smuggled)),
 	refused("bare LF at the end of a chunk", "400", chunked("5\r\nhello\n0\r\n\r\n")),
