@@ -420,7 +420,8 @@ func (s *Server) letGo() {
 }
 
 // Close closes all listeners and connections at once and cancels the contexts
-// of running requests, but does not wait for their handlers.
+// of running requests, but does not wait for their handlers. It must not be
+// called from StreamRequest.
 func (s *Server) Close() error {
 	if w := s.stop(); w != nil {
 		return w.Close()
