@@ -196,7 +196,7 @@ func (r *roster) toDrain() []*WorkerHandle {
 	var leaving []*WorkerHandle
 	surplus, booted := r.live()-r.wanted, r.booted()
 	for _, h := range r.cullOrder() {
-		if surplus == 0 {
+		if surplus <= 0 {
 			break
 		}
 		if h.stage == Booted {

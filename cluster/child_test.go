@@ -27,6 +27,9 @@ func TestMain(m *testing.M) {
 	if text, ok := os.LookupEnv(worker.InheritanceVariable); ok {
 		os.Exit(childMain(text))
 	}
+	if text, ok := os.LookupEnv(masterVariable); ok {
+		os.Exit(masterMain(text))
+	}
 	os.Exit(m.Run())
 }
 
@@ -114,7 +117,7 @@ func (f *fakeChild) preload() int {
 
 // work serves, over net/http, who it is.
 func (f *fakeChild) work() int {
-	shared, err := page.Open(f.Page, page.Layout{StatsBytes: 64, Fingerprint: 1})
+	shared, err := page.Open(f.Page, f.layout())
 	if err != nil {
 		f.say(worker.KindFailed, f.Index, err.Error())
 		return exitBoot
@@ -207,3 +210,12 @@ func get(addr net.Addr) (string, error) {
 }
 
 func kill(pid int) error { return syscall.Kill(pid, syscall.SIGKILL) }
+
+// layout is what the program keeps in the shared page.
+func (f *fakeChild) layout() page.Layout {
+	layout := page.Layout{StatsBytes: 64, Fingerprint: 1}
+	if f.does("layout") {
+		layout.Fingerprint = 2
+	}
+	return layout
+}

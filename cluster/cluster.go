@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/signal"
 	"sync"
 	"time"
 )
@@ -159,10 +158,10 @@ func (c *Cluster) Run(ctx context.Context) error {
 		return ErrStopped
 	default:
 	}
-	signal.Notify(c.signals, masterSignals...)
-	signal.Notify(c.children, childSignal)
-	defer signal.Stop(c.signals)
-	defer signal.Stop(c.children)
+	c.env.notify(c.signals, masterSignals...)
+	c.env.notify(c.children, childSignal)
+	defer c.env.forget(c.signals)
+	defer c.env.forget(c.children)
 	close(c.running)
 	c.begin()
 	c.loop(ctx)
@@ -177,7 +176,9 @@ func (c *Cluster) begin() {
 	for _, h := range c.handles { // adopted
 		c.startReader(h)
 	}
-	c.proceed()
+	if c.restart != nil { // there is none after a rollback
+		c.proceed()
+	}
 }
 
 // loop is the master's life: it waits for something to happen, and then looks

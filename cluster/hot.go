@@ -33,7 +33,7 @@ func (c *Cluster) handOverTo(p *program) {
 		argv := append([]string{padTitle(c.title("master"))}, c.options.Argv[1:]...)
 		err = s.execute(c.env.exec, fd, p.exe, argv, env)
 		closeDescriptor(fd)
-		signal.Notify(c.signals, masterSignals...)
+		c.env.notify(c.signals, masterSignals...)
 	}
 	for _, h := range c.handles {
 		if h.closedAt.IsZero() {
@@ -133,6 +133,18 @@ func (c *Cluster) adopt(s *state, fd int) error {
 func (c *Cluster) adoptListeners(s *state) error {
 	c.binder = &Binder{}
 	left := slices.Clone(s.Listeners)
+	binds := c.options.Binds
+	if s.rolledBack != "" {
+		// The configuration may be the one with which the other could not start.
+		binds = nil
+		for _, l := range left {
+			bind, err := ParseBind(l.Bind)
+			if err != nil {
+				return fmt.Errorf("%s: bind %q: %w", StateVariable, l.Bind, err)
+			}
+			binds = append(binds, bind)
+		}
+	}
 	take := func(i int) error {
 		bind, err := ParseBind(left[i].Bind)
 		if err != nil {
@@ -147,7 +159,7 @@ func (c *Cluster) adoptListeners(s *state) error {
 		return nil
 	}
 	err := func() error {
-		for _, bind := range c.options.Binds {
+		for _, bind := range binds {
 			i := slices.IndexFunc(left, func(l stateListener) bool { return l.Bind == bind.String() })
 			if i >= 0 {
 				if err := take(i); err != nil {

@@ -80,7 +80,7 @@ func TestPhasedRestart(t *testing.T) {
 		BeforeFork:          func() { note("before fork") },
 		AfterBooted:         func() { note("booted") },
 		BeforeRestart:       func() { note("restart"); panic("of a hook") },
-		AfterWorkerShutdown: func(e Exit) { note(fmt.Sprint("exit ", e.Phase, e.Expected, e.Reason)) },
+		AfterWorkerShutdown: func(e Exit) { note(fmt.Sprintf("exit %d%t%s", e.Phase, e.Expected, e.Reason)) },
 	}
 	r := run(t, o)
 	r.log.await(t, 1, "all workers booted")

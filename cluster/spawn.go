@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"slices"
 	"syscall"
 
@@ -159,6 +160,9 @@ type env struct {
 	// reaper: children whose parents have died become this process's, and
 	// nobody else will take their status.
 	reaper bool
+	// notify has signals sent to a channel until forget.
+	notify func(c chan<- os.Signal, signals ...os.Signal)
+	forget func(c chan<- os.Signal)
 	// exec replaces this process by another program.
 	exec func(path string, argv, env []string) error
 	// privateMemory is a process's own memory in bytes, 0 if unknown.
@@ -176,6 +180,8 @@ func kernel() env {
 		wait:            waitChild,
 		dead:            deadChild,
 		reaper:          os.Getpid() == 1 || isSubreaper(),
+		notify:          signal.Notify,
+		forget:          signal.Stop,
 		exec:            syscall.Exec,
 		privateMemory:   privateMemory,
 		killedForMemory: killedForMemory,

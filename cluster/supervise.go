@@ -158,7 +158,7 @@ func (c *Cluster) died(h *WorkerHandle, status syscall.WaitStatus, now time.Time
 	}
 	log := c.worker(h).With("reason", exit.Reason)
 	switch {
-	case exit.Expected && status.Exited() && status.ExitStatus() == 0:
+	case exit.Expected && (status.Exited() && status.ExitStatus() == 0 || status.Signal() == syscall.SIGTERM):
 		log.Info("worker stopped", "after", now.Sub(h.terminatedAt).Round(time.Millisecond))
 	case h.stage == Started && !c.stopping:
 		log.Error("the worker could not boot")

@@ -16,15 +16,19 @@ import (
 // reactor, which would report it without end.
 
 const (
-	// siblingPatience is how long a connection waits for the sibling that has
-	// less to do, before it is accepted all the same.
+	// siblingPatience is how long a worker with a place free leaves a connection
+	// to a sibling that has less to do, before it accepts all the same.
 	siblingPatience = time.Millisecond
-	// placePatience is how long it waits in the kernel's queue for a place to
-	// become free anywhere, while nobody's todo is longer than his places: there
-	// the first free place takes it, whoever's it is, and a worker that dies does
-	// not take it along. It is bounded so that handlers that hang cannot keep the
-	// answers of overload.go from newcomers.
+	// placePatience is how long one without leaves it to a sibling that has one,
+	// or to whoever gets one first: in the kernel's queue the first free place
+	// takes it, and a worker that dies does not take it along. It is bounded so
+	// that handlers that hang cannot keep the answers of overload.go from
+	// newcomers, and nobody waits for a stopped sibling for long.
 	placePatience = 50 * time.Millisecond
+	// lookPeriod is how often one who declines looks whether the connection still
+	// waits. If nobody waits at one of those moments, what waits later is another
+	// connection, with patience of its own.
+	lookPeriod = 5 * time.Millisecond
 	// busySlack is how many requests more than a sibling a worker may have
 	// without being clearly busier.
 	busySlack = 1
@@ -60,8 +64,12 @@ func connectionSlack(n int64) int64 { return 1 + n/8 }
 // declines in favour of the other.
 func decide(mine load, siblings []load) (accept bool, patience time.Duration) {
 	for _, sibling := range siblings {
-		if sibling.hasLess(mine) {
+		switch {
+		case !sibling.hasLess(mine):
+		case mine.isFree():
 			return false, siblingPatience
+		default:
+			return false, placePatience
 		}
 	}
 	if mine.isFree() {
@@ -108,11 +116,16 @@ const freshTime = int64(2 * time.Millisecond)
 // sibling is what is remembered of one.
 type sibling struct {
 	seenAt int64 // its ReactorAt when a connection was left to it
-	// suspect: it did not move while a connection waited for it. What its slot
+	waited int64 // how long connections have been left to it in vain since then
+	// suspect: it did not move while connections waited for it. What its slot
 	// says does not count until it does.
 	suspect bool
 	trusted bool // a connection is being left to it
 }
+
+// suspectAfter is how long connections are left to a sibling that does not
+// move: it is stopped. Shorter times pass while it waits for a processor.
+const suspectAfter = int64(5 * time.Millisecond)
 
 func newSiblings(o *Options) *siblings {
 	if o.Page == nil || o.Slot == nil {
@@ -137,7 +150,7 @@ func (g *siblings) others() []load {
 			if slot.ReactorAt.Load() == k.seenAt {
 				continue
 			}
-			k.suspect = false
+			k.suspect, k.waited = false, 0
 		}
 		g.loads = append(g.loads, loadOf(slot))
 	}
@@ -170,8 +183,8 @@ func (g *siblings) hasLive() bool {
 	return false
 }
 
-// mayAccept decides about the connection that waits. After false it is to be
-// asked again by g.until.
+// mayAccept decides about a connection that waits. After false it is to be asked
+// again by g.until.
 func (g *siblings) mayAccept(now int64) bool {
 	if g.granted {
 		g.granted = false
@@ -183,16 +196,21 @@ func (g *siblings) mayAccept(now int64) bool {
 	case g.since == 0:
 		g.since = now
 		g.trust()
-		g.until = now + int64(patience)
+		g.lookBy(now, patience)
 		return false
 	case now-g.since < int64(patience):
-		g.until = g.since + int64(patience)
+		g.lookBy(now, patience)
 		return false
 	default:
-		g.mistrust()
+		g.mistrust(now - g.since)
 	}
 	g.since = 0
 	return true
+}
+
+// lookBy sets the time of the next look at a connection that is passed over.
+func (g *siblings) lookBy(now int64, patience time.Duration) {
+	g.until = min(now+int64(lookPeriod), g.since+int64(patience))
 }
 
 // trust remembers where the siblings are when a connection is left to them.
@@ -200,19 +218,23 @@ func (g *siblings) trust() {
 	for i := range g.known {
 		slot := g.page.Slot(i)
 		if k := &g.known[i]; !k.suspect && i != g.index && page.State(slot.State.Load()) == page.Live {
-			k.seenAt, k.trusted = slot.ReactorAt.Load(), true
+			if at := slot.ReactorAt.Load(); at != k.seenAt {
+				k.seenAt, k.waited = at, 0
+			}
+			k.trusted = true
 		} else {
 			k.trusted = false
 		}
 	}
 }
 
-// mistrust marks those that have not moved since: stopped, or too busy for the
-// processor to get one. Only one connection waits for them.
-func (g *siblings) mistrust() {
+// mistrust is called when a connection has been left to the siblings for so long.
+// Those that have not moved meanwhile become suspect.
+func (g *siblings) mistrust(waited int64) {
 	for i := range g.known {
 		if k := &g.known[i]; k.trusted && g.page.Slot(i).ReactorAt.Load() == k.seenAt {
-			k.suspect = true
+			k.waited += waited
+			k.suspect = k.waited >= suspectAfter
 		}
 	}
 }
@@ -270,24 +292,47 @@ func (s *Server) lookAgain() {
 		if !l.passed {
 			continue
 		}
-		if !g.mayAccept(s.reactor.Now()) {
-			s.awaitPlace()
-			return
+		now := s.reactor.Now()
+		if accept, _ := decide(g.mine(now), g.others()); !accept {
+			if now < g.until {
+				s.awaitPlace()
+				return
+			}
+			if !isReadable(l.fd) {
+				l.passed = false
+				g.passed--
+				g.nobodyWaits()
+				if err := s.arm(l); err != nil {
+					s.acceptFailed(l, err)
+				}
+				continue
+			}
+			if !g.mayAccept(now) {
+				s.awaitPlace()
+				return
+			}
 		}
-		g.granted = true
-		l.passed = false
-		g.passed--
-		err := l.raw.Control(l.accept)
-		if err == nil {
-			err = l.failed
-		}
-		g.granted = false
-		if err == nil && !l.passed {
-			err = s.arm(l)
-		}
-		if err != nil {
-			s.acceptFailed(l, err)
-		}
+		s.takeUp(l)
+	}
+}
+
+// takeUp accepts one connection of those that were passed over, if there is one,
+// and goes on as usual.
+func (s *Server) takeUp(l *listener) {
+	g := s.gate.siblings
+	l.passed = false
+	g.passed--
+	g.granted = true
+	err := l.raw.Control(l.accept)
+	g.granted = false
+	if err == nil {
+		err = l.failed
+	}
+	if err == nil && !l.passed {
+		err = s.arm(l)
+	}
+	if err != nil {
+		s.acceptFailed(l, err)
 	}
 }
 

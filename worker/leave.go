@@ -142,11 +142,19 @@ func (d *departure) awaitDrained(grace, streams context.Context, endStreams func
 			orphaned = time.After(d.options.OrphanGrace)
 			_ = s.reactor.Do(s.endHandOver)
 		case <-orphaned:
-			return context.DeadlineExceeded
+			return d.giveUp()
 		case <-grace.Done():
-			return grace.Err()
+			return d.giveUp()
 		}
 	}
+}
+
+// giveUp ends the waiting. Connections without a request do not matter.
+func (d *departure) giveUp() error {
+	if d.link.slot.Busy.Load() == 0 {
+		return nil
+	}
+	return context.DeadlineExceeded
 }
 
 // endStreams ends the contexts of requests whose answers have begun: their time

@@ -103,7 +103,8 @@ type Options struct {
 	BaseContext context.Context
 
 	// Page is the memory shared with siblings, Index is this worker among them
-	// and Slot its part of the page; nil and 0 for a server that is alone.
+	// and Slot its part of the page; nil and 0 for a server that is alone. The
+	// page stays mapped for as long as the process lives.
 	Page  *page.Page
 	Slot  *page.Slot
 	Index int

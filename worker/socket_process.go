@@ -138,3 +138,10 @@ func (r sharedRaw) Control(f func(fd uintptr)) error {
 
 func (sharedRaw) Read(func(uintptr) bool) error  { return errors.ErrUnsupported }
 func (sharedRaw) Write(func(uintptr) bool) error { return errors.ErrUnsupported }
+
+// isReadable reports whether a connection waits at a listener.
+func isReadable(fd int) bool {
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(poll, 0)
+	return n > 0 && err == nil
+}
