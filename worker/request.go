@@ -41,7 +41,7 @@ func (s *Server) newExchange(sl *slot, head *parser.Head, raw []byte) (*exchange
 	if err := x.setURL(head); err != nil {
 		return nil, &parser.Error{Status: http.StatusBadRequest, Reason: parser.ReasonBadTarget, Detail: err.Error()}
 	}
-	r.Header = makeHeader(head, text, fields, values)
+	r.Header = makeHeader(head, b, text, fields, values)
 	r.ContentLength = max(head.ContentLength, 0)
 	r.Body = http.NoBody
 	if head.Chunked {
@@ -167,8 +167,9 @@ func headerFields(head *parser.Head) int {
 
 // makeHeader makes the header map of count fields. Those that occur once share
 // one array for their values, each slice capped at one, so that a handler who
-// appends cannot reach the neighbour.
-func makeHeader(head *parser.Head, text string, count int, values []string) http.Header {
+// appends cannot reach the neighbour. b is the memory of text, which nobody else
+// has seen yet: names are brought into their canonical form there.
+func makeHeader(head *parser.Head, b []byte, text string, count int, values []string) http.Header {
 	var header http.Header
 	if count > smallMap {
 		header = make(http.Header, count)
@@ -176,23 +177,28 @@ func makeHeader(head *parser.Head, text string, count int, values []string) http
 		header = make(http.Header)
 	}
 	pragma := false
+	var seen [(parser.NumKnown + 63) / 64]uint64 // by Known
 	for i := range head.Fields {
 		field := &head.Fields[i]
 		if field.Known == parser.KnownHost || field.Known == parser.KnownTransferEncoding {
 			continue
 		}
-		name := text[field.Name.Start:field.Name.End]
-		if field.Known != 0 {
-			name = field.Known.String()
-		} else {
-			name = textproto.CanonicalMIMEHeaderKey(name)
+		name := field.Known.String()
+		if field.Known == 0 {
+			canonicalize(field.Name.In(b))
+			name = text[field.Name.Start:field.Name.End]
 		}
 		value := text[field.Value.Start:field.Value.End]
 		pragma = pragma || field.Known == parser.KnownPragma
-		if present, ok := header[name]; ok {
-			header[name] = append(present, value)
-			continue
+		// A known name that has not been seen need not be looked up.
+		bit := uint64(1) << (field.Known % 64)
+		if field.Known == 0 || seen[field.Known/64]&bit != 0 {
+			if present, ok := header[name]; ok {
+				header[name] = append(present, value)
+				continue
+			}
 		}
+		seen[field.Known/64] |= bit
 		values[0] = value
 		header[name] = values[:1:1]
 		values = values[1:]
@@ -202,6 +208,21 @@ func makeHeader(head *parser.Head, text string, count int, values []string) http
 		header["Cache-Control"] = []string{"no-cache"}
 	}
 	return header
+}
+
+// canonicalize is textproto.CanonicalMIMEHeaderKey in place, for what the parser
+// has found to be a token.
+func canonicalize(name []byte) {
+	upper := true
+	for i, c := range name {
+		switch {
+		case upper && 'a' <= c && c <= 'z':
+			name[i] = c - ('a' - 'A')
+		case !upper && 'A' <= c && c <= 'Z':
+			name[i] = c + ('a' - 'A')
+		}
+		upper = c == '-'
+	}
 }
 
 // declareTrailers makes the keys of the Trailer field known before the body is
