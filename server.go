@@ -163,7 +163,7 @@ type Server struct {
 	// before the connection is given up (RFC 5482). The kernel counts the time in
 	// which a living client has no room for more as well, so a short one cuts off
 	// slow readers whatever WriteMinRate allows them. It also takes the place of
-	// TCPKeepAlive.Count. Not on MPTCP listeners.
+	// TCPKeepAlive.Count. Not on connections that speak MPTCP.
 	TCPUserTimeout time.Duration
 
 	// DisableGeneralOptionsHandler passes "OPTIONS *" to the Handler; otherwise
