@@ -105,6 +105,12 @@ func appHandler(w *catamount.Worker) (http.Handler, error) {
 		hits.Add(1)
 		_, _ = io.Copy(rw, r.Body)
 	})
+	mux.HandleFunc("/work", func(rw http.ResponseWriter, r *http.Request) {
+		timer := time.NewTimer(20 * time.Millisecond)
+		defer timer.Stop()
+		<-timer.C
+		_, _ = io.Copy(rw, r.Body)
+	})
 	mux.HandleFunc("/whoami", func(rw http.ResponseWriter, r *http.Request) {
 		id := whoami{PID: os.Getpid(), Index: w.Index(), Phase: w.Phase(), Version: programVersion(), Hits: hits.Value()}
 		if data := w.Preloaded(); data != nil {

@@ -2,6 +2,7 @@ package catamount_test
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -19,29 +20,61 @@ import (
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
+// A killed worker takes with it what it was serving, and nothing else.
 func TestKilledWorkers(t *testing.T) {
 	m := newDeployment(t).start(appConfig{Config: catamount.Config{Workers: 2}})
-	load := startLoad(t, m.addr, 32, 8)
+	load := (&load{addr: m.addr, path: "/work", polite: true}).start(t, 32, 8)
+	served, slowest := 0, time.Duration(0)
 	for i := range restarts() {
 		pids := m.children()
 		if len(pids) != 2 {
 			t.Fatalf("children %v, want 2", pids)
 		}
+		killed := time.Now()
 		if err := syscall.Kill(pids[i%2], syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		if line := m.await("the worker is dead", itoa(pids[i%2])); !strings.Contains(line, "SIGKILL") {
+		line := m.await("the worker is dead", itoa(pids[i%2]))
+		if !strings.Contains(line, "SIGKILL") {
 			t.Errorf("the log says %s, want the signal", line)
 		}
+		served += servedIn(t, line)
 		m.await(`"worker booted"`)
+		slowest = max(slowest, time.Since(killed))
+		await := load.requests.Load() + 40
+		poll(t, "the load goes on", func() bool { return load.requests.Load() > await })
 	}
 	failures := load.end()
-	t.Logf("%d requests, %d lost in %d kills", load.requests.Load(), len(failures), restarts())
-	// A client loses what its worker was serving, and a connection at rest, which
-	// its next request finds closed: nobody else can have it.
-	if most := restarts() * 32; len(failures) > most {
+	t.Logf("%d requests; %d kills, %d requests were being served, %d were lost; the slowest replacement took %v",
+		load.requests.Load(), restarts(), served, len(failures), slowest)
+	for i, err := range failures {
+		if i < 3 {
+			t.Logf("lost: %v", err)
+		}
+	}
+	// A request that the client has sent on a connection which the worker had, and
+	// that it had not read yet, is lost as well: on a busy machine some at a time.
+	if most := served + 4*restarts(); len(failures) > most {
 		t.Errorf("%d requests lost, want at most %d", len(failures), most)
 	}
+}
+
+// servedIn counts the requests in the log line of a dead worker, which lists
+// some and says how many more there were.
+func servedIn(t *testing.T, line string) int {
+	t.Helper()
+	var dead struct{ Serving []string }
+	if err := json.Unmarshal([]byte(line), &dead); err != nil {
+		t.Fatal(err)
+	}
+	n := len(dead.Serving)
+	if n > 0 {
+		more := 0
+		if _, err := fmt.Sscanf(dead.Serving[n-1], "and %d more", &more); err == nil {
+			n += more - 1
+		}
+	}
+	return n
 }
 
 func TestKilledMaster(t *testing.T) {

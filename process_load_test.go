@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -17,8 +18,13 @@ import (
 // load is clients that never retry: each request that is not answered is a
 // failure.
 type load struct {
-	addr     string
-	ended    chan struct{}
+	addr  string
+	ended chan struct{}
+	// polite clients look, before they use a connection again, whether the server
+	// has closed it.
+	polite bool
+	// path is what clients that keep their connection alive POST to.
+	path     string
 	clients  sync.WaitGroup
 	requests atomic.Int64
 	// reconnects are connections that a keep-alive client had to make anew, the
@@ -33,7 +39,11 @@ type load struct {
 // startLoad starts clients that keep their connection alive and POST, and some
 // that make a connection per request. The test ends them.
 func startLoad(t *testing.T, addr string, keepAlive, single int) *load {
-	l := &load{addr: addr, ended: make(chan struct{})}
+	return (&load{addr: addr, path: "/echo"}).start(t, keepAlive, single)
+}
+
+func (l *load) start(t *testing.T, keepAlive, single int) *load {
+	l.ended = make(chan struct{})
 	for range keepAlive {
 		l.clients.Go(l.keepAliveClient)
 	}
@@ -104,6 +114,10 @@ func (l *load) keepAliveClient() {
 	}()
 	served := 0
 	for l.pause() {
+		if conn != nil && l.polite && closedByPeer(conn) {
+			conn.Close()
+			conn = nil
+		}
 		if conn == nil {
 			var err error
 			if conn, err = net.Dial("tcp", l.addr); err != nil {
@@ -112,7 +126,7 @@ func (l *load) keepAliveClient() {
 			}
 			reader, served = bufio.NewReader(conn), 0
 		}
-		last, err := l.exchange(conn, reader, "POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello", "hello")
+		last, err := l.exchange(conn, reader, "POST "+l.path+" HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello", "hello")
 		if err != nil {
 			l.fail(fmt.Errorf("request %d of a connection kept alive, from %v: %w", served, conn.LocalAddr(), err))
 		}
@@ -125,6 +139,19 @@ func (l *load) keepAliveClient() {
 			conn = nil
 		}
 	}
+}
+
+// closedByPeer looks at a connection without waiting or taking anything.
+func closedByPeer(conn net.Conn) (closed bool) {
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return true
+	}
+	err = raw.Control(func(fd uintptr) {
+		n, _, err := syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		closed = n == 0 && err == nil || err != nil && err != syscall.EAGAIN
+	})
+	return closed || err != nil
 }
 
 func (l *load) singleClient() {

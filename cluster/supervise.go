@@ -154,8 +154,9 @@ func (c *Cluster) died(h *WorkerHandle, status syscall.WaitStatus, now time.Time
 	c.forget(h)
 	exit := Exit{
 		Index: h.Index, PID: h.PID, Phase: h.Phase(), Status: status,
-		Reason: c.exitReason(h, status), Expected: h.stage == Terminating && h.killedAt.IsZero(),
+		Expected: h.stage == Terminating && h.killedAt.IsZero(),
 	}
+	exit.Reason, exit.Memory = c.exitReason(h, status)
 	log := c.worker(h).With("reason", exit.Reason)
 	switch {
 	case exit.Expected && (status.Exited() && status.ExitStatus() == 0 || status.Signal() == syscall.SIGTERM):
@@ -171,7 +172,11 @@ func (c *Cluster) died(h *WorkerHandle, status syscall.WaitStatus, now time.Time
 		if !h.bootedAt.IsZero() && now.Sub(h.bootedAt) >= healthyAfter {
 			h.page.slots[h.Index].crashes = 0
 		}
-		h.page.crashed(h.Index, now)
+		if h.stage == Booted && status.Signaled() && status.Signal() == syscall.SIGKILL && h.killedAt.IsZero() && !exit.Memory {
+			h.page.slots[h.Index].notBefore = h.startedAt.Add(killedPause)
+		} else {
+			h.page.crashed(h.Index, now)
+		}
 		if h.stage == Started {
 			c.counts.BootFailures++
 			c.bootFailed(h.program, exit.Reason)
@@ -207,29 +212,30 @@ func (p *sharedPage) crashed(index int, now time.Time) {
 	slot.notBefore = now.Add(backOff(slot.crashes))
 }
 
-// exitReason says in words how a worker has ended.
-func (c *Cluster) exitReason(h *WorkerHandle, status syscall.WaitStatus) string {
+// exitReason says in words how a worker has ended, and whether it was for lack
+// of memory.
+func (c *Cluster) exitReason(h *WorkerHandle, status syscall.WaitStatus) (reason string, memory bool) {
 	oomKills := c.env.killedForMemory()
-	memory := oomKills > c.oomKills
+	grown := oomKills > c.oomKills
 	c.oomKills = oomKills
 	switch {
 	case !h.killedAt.IsZero():
-		return "killed by the master: " + h.why
-	case status.Signaled() && status.Signal() == syscall.SIGKILL && memory:
-		return "killed for memory: the kernel's OOM killer (see memory.max and Options.MaxMemory)"
+		return "killed by the master: " + h.why, false
+	case status.Signaled() && status.Signal() == syscall.SIGKILL && grown:
+		return "killed for memory: the kernel's OOM killer (see memory.max and Options.MaxMemory)", true
 	case status.Signaled():
-		return "killed by " + signalName(status.Signal())
+		return "killed by " + signalName(status.Signal()), false
 	case status.ExitStatus() == 0 && h.stage == Terminating:
-		return "stopped"
+		return "stopped", false
 	}
-	reason := fmt.Sprintf("exit code %d", status.ExitStatus())
+	reason = fmt.Sprintf("exit code %d", status.ExitStatus())
 	if what, ok := exitCodes[status.ExitStatus()]; ok {
 		reason += ", " + what
 	}
 	if h.failure != "" {
 		reason += ": " + h.failure
 	}
-	return reason
+	return reason, false
 }
 
 var exitCodes = map[int]string{
