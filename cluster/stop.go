@@ -89,7 +89,11 @@ func (c *Cluster) beginStop(err error) {
 }
 
 // fail ends the server because it cannot serve.
-func (c *Cluster) fail(err error) { c.beginStop(err) }
+func (c *Cluster) fail(err error) {
+	if c.stop.begun.IsZero() {
+		c.beginStop(err)
+	}
+}
 
 // checkStop tells the workers when the delay is over.
 func (c *Cluster) checkStop(now time.Time) {
