@@ -34,6 +34,9 @@ type Options struct {
 	OnPanic func(v any, stack []byte)
 	// Window is how long Stats.BacklogMax remembers: at least one and at most two windows. 0 means 10 s.
 	Window time.Duration
+	// Busy, when set, always has the number of tasks that run or wait, as
+	// [Stats.Busy]: for other processes, which cannot ask.
+	Busy *atomic.Int64
 }
 
 // ThreadPool runs a process function for each submitted task on a bounded number of goroutines, in the order of
@@ -48,6 +51,7 @@ type ThreadPool[T any] struct {
 	// load is busy and todo.size and limit is max, both as of the last unlock, for readers without the mutex.
 	load  atomic.Uint64 // busy<<32 | todo.size
 	limit atomic.Int64
+	gauge *atomic.Int64 // Options.Busy
 
 	panics  atomic.Uint64
 	drained chan struct{} // closed once shut down, idle, and ants is released
@@ -100,6 +104,7 @@ func New[T any](o Options, process func(*Place, T)) (*ThreadPool[T], error) {
 		onPanic:      o.OnPanic,
 		autoTrimTime: o.AutoTrimTime,
 		window:       o.Window,
+		gauge:        o.Busy,
 		drained:      make(chan struct{}),
 	}
 	// Size 0 is unlimited: a capacity at ants' level would make Invoke fail or wait, and the bound is kept here.
@@ -175,6 +180,10 @@ func (p *ThreadPool[T]) Full() bool {
 	return int64(load>>32)+int64(uint32(load)) >= p.limit.Load()
 }
 
+// Last reports whether one task runs and none waits: for the task that ends, whether it is the last one for now. It
+// takes no lock.
+func (p *ThreadPool[T]) Last() bool { return p.load.Load() == 1<<32 }
+
 // NotifyNotFull arms f: it is called once, the next time the pool goes from full to not full, and is then forgotten.
 // There is one slot: a second call replaces f, and nil disarms. f runs on a goroutine of the pool (or on that of
 // Resize, Detach or TakeOldest), without locks. It must not block: that goroutine is on its way to the todo, and as long
@@ -234,4 +243,7 @@ func (p *ThreadPool[T]) release() {
 // publish copies what readers without the mutex see. The mutex is held.
 func (p *ThreadPool[T]) publish() {
 	p.load.Store(uint64(p.busy)<<32 | uint64(uint32(p.todo.size)))
+	if p.gauge != nil {
+		p.gauge.Store(int64(p.busy + p.todo.size))
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,6 +20,9 @@ import (
 
 	"github.com/catamount-server/catamount/internal/page"
 )
+
+// threadsVariable is the number of places of a worker below.
+const threadsVariable = "CATAMOUNT_TEST_THREADS"
 
 func init() {
 	children["worker"] = workerChild
@@ -39,6 +43,11 @@ func workerChild() error {
 	}
 	options := testOptions()
 	options.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if threads := os.Getenv(threadsVariable); threads != "" {
+		if options.MaxThreads, err = strconv.Atoi(threads); err != nil {
+			return err
+		}
+	}
 	options.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if d, err := time.ParseDuration(r.URL.Query().Get("sleep")); err == nil {
 			time.Sleep(d)
@@ -72,8 +81,12 @@ func newTestMaster(t *testing.T, slots int) *testMaster {
 	if m.listener, err = syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { syscall.Close(m.listener) })
-	if err := errors.Join(syscall.Bind(m.listener, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), syscall.Listen(m.listener, 1024)); err != nil {
+	t.Cleanup(func() {
+		if m.listener >= 0 {
+			syscall.Close(m.listener)
+		}
+	})
+	if err := errors.Join(syscall.SetsockoptInt(m.listener, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1), syscall.Bind(m.listener, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), syscall.Listen(m.listener, 1024)); err != nil {
 		t.Fatal(err)
 	}
 	m.addr = localAddress(m.listener).(*net.TCPAddr).String()
@@ -88,6 +101,7 @@ func newTestMaster(t *testing.T, slots int) *testMaster {
 type workerProcess struct {
 	t        *testing.T
 	pid      int
+	index    int
 	messages chan Message // closed with the pipe
 	check    *os.File     // closing it is the end of the master
 	stderr   string       // a file
@@ -106,7 +120,7 @@ func (m *testMaster) start(index int, change func(*Inheritance), env ...string) 
 	if err := errors.Join(syscall.Pipe2(pipe[:], syscall.O_CLOEXEC|syscall.O_NONBLOCK), syscall.Pipe2(check[:], syscall.O_CLOEXEC|syscall.O_NONBLOCK)); err != nil {
 		t.Fatal(err)
 	}
-	w := &workerProcess{t: t, messages: make(chan Message, 64), ended: make(chan syscall.WaitStatus, 1), stderr: filepath.Join(t.TempDir(), "stderr")}
+	w := &workerProcess{t: t, index: index, messages: make(chan Message, 64), ended: make(chan syscall.WaitStatus, 1), stderr: filepath.Join(t.TempDir(), "stderr")}
 	stderr, err := os.Create(w.stderr)
 	if err != nil {
 		t.Fatal(err)
@@ -206,6 +220,27 @@ func (w *workerProcess) signal(s syscall.Signal) {
 	}
 }
 
+// halt stops the worker: the signal alone says nothing of when.
+func (w *workerProcess) halt() {
+	w.t.Helper()
+	w.signal(syscall.SIGSTOP)
+	for deadline := time.Now().Add(patience); ; {
+		stopped := true
+		stats, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", w.pid))
+		for _, stat := range stats {
+			text, _ := os.ReadFile(stat)
+			_, state, _ := strings.Cut(string(text), ") ")
+			stopped = stopped && strings.HasPrefix(state, "T")
+		}
+		if stopped {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatal("the worker does not stop")
+		}
+	}
+}
+
 func TestChildLives(t *testing.T) {
 	m := newTestMaster(t, 2)
 	w := m.start(1, nil)
@@ -239,7 +274,9 @@ func TestChildLives(t *testing.T) {
 			t.Fatal("no dump on SIGQUIT")
 		}
 	}
+	http.DefaultClient.CloseIdleConnections() // nobody would take them over
 	w.signal(syscall.SIGTERM)
+	w.until(KindExternalTerm) // the master has given no command
 	if kinds := w.exits(0); !slices.Contains(kinds, KindTerm) {
 		t.Errorf("messages until the end: %q, want a %q", kinds, KindTerm)
 	}

@@ -185,7 +185,7 @@ func (w *response) appendConnection(b []byte) []byte {
 	if b := w.x.streamed(); b != nil && b.spoils() {
 		w.closeAfter = true
 	}
-	if !w.closeAfter && (!s.options.KeepAlive || s.draining.Load() || s.isLastRequest(w.x.client())) {
+	if !w.closeAfter && (!s.options.KeepAlive || s.announcesClose(w.x.client()) || s.isLastRequest(w.x.client())) {
 		w.closeAfter = true
 	}
 	switch {

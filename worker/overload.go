@@ -192,9 +192,10 @@ func (s *Server) expireQueued() {
 }
 
 // patience is how long the reactor may sleep: until lent output has to be sent,
-// or the oldest request in the todo is too old.
+// a connection has been passed over long enough, or the oldest request in the
+// todo is too old.
 func (s *Server) patience() time.Duration {
-	limit := s.patienceOfLoans()
+	limit := s.patienceOfHandOver(s.patienceOfGate(s.patienceOfLoans()))
 	o := &s.overload
 	if o.maxWait == 0 {
 		return limit

@@ -81,6 +81,9 @@ func (s *Server) process(place *threadpool.Place, sl *slot) {
 		if place.Detached() {
 			s.forgetLoan(sc) // another place may have taken its number meanwhile
 		}
+		if s.outOfBand != nil && !place.Detached() {
+			defer s.requestDone()
+		}
 		if !gone && !x.response.hijacked && !x.response.timedOut() { // the handler ended its goroutine (runtime.Goexit)
 			s.handBack(sl, sc, thenClose)
 		}
@@ -119,6 +122,9 @@ func (s *Server) serve(place *threadpool.Place, sc *scratch, x *exchange) (resul
 	x.client().served++
 	if sc.watch != nil {
 		sc.watch.begin(x, s.options.HandlerTimeout)
+	}
+	if s.options.Slot != nil {
+		s.options.Slot.Begin(place.Index, x.request.Method, x.request.RequestURI)
 	}
 	returned := false
 	defer func() {
@@ -167,6 +173,12 @@ func (s *Server) handlerFailed(x *exchange, v any) {
 func (s *Server) conclude(place *threadpool.Place, sc *scratch, x *exchange) outcome {
 	w := &x.response
 	w.finish()
+	if s.options.Slot != nil && !place.Detached() {
+		s.options.Slot.End(place.Index)
+	}
+	if s.options.OnRequest != nil {
+		s.noteAccess(sc, x)
+	}
 	if sc.watch != nil {
 		s.endWatch(sc.watch, x)
 	}
@@ -229,6 +241,14 @@ func (x *exchange) abandon() {
 func (s *Server) next(sl *slot, sc *scratch, inline int, turn int64) *exchange {
 	c := &sl.Value
 	for {
+		if s.handOver.on.Load() && c.bridged == nil {
+			// A sibling goes on with it, whatever is here already.
+			c.exchange.Store(nil)
+			if s.flush(sl, sc, thenIdle) {
+				s.post(sl, StateIdle, sc.now)
+			}
+			return nil
+		}
 		if c.HasBackToBackRequests() {
 			x, err := s.TryToFinish(sl, &sc.head, nil, sc.now)
 			if err != nil {

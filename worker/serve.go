@@ -15,7 +15,8 @@ import (
 
 // ServeOptions say how a worker serves, and how it ends.
 type ServeOptions struct {
-	// Options of the Server; Page, Slot and Index are the link's business.
+	// Options of the Server; Page, Slot, Index and MemoryLimitShared are the
+	// link's business.
 	Options Options
 	// PingInterval is how often the master hears that the worker is alive;
 	// 0: 5 s.
@@ -32,8 +33,7 @@ type ServeOptions struct {
 	// BeforeShutdown is called when everything has been served, before the
 	// worker ends.
 	BeforeShutdown func()
-	// OutOfBand is called after a request when no other one runs. Meanwhile the
-	// worker accepts no connections; requests on those that it has are served.
+	// OutOfBand, when set, is Options.OutOfBand.
 	OutOfBand func()
 	// Logger of the worker's own life; nil is Options.Logger.
 	Logger *slog.Logger
@@ -61,39 +61,22 @@ func (l *Link) Serve(ctx context.Context, o ServeOptions) error {
 		l.Fail(err)
 		return err
 	}
-	if l.slot != nil {
-		l.slot.Booted.Store(page.Now())
-		l.slot.State.Store(uint32(page.Live))
-	}
+	l.slot.Booted.Store(page.Now())
+	l.slot.State.Store(uint32(page.Live))
 	if err := l.tell(KindBoot, l.inheritance.Index, ""); err != nil {
 		o.Logger.Error("the master could not be told that the worker serves", "err", err)
 	}
-	ping := time.NewTicker(o.PingInterval)
-	defer ping.Stop()
-	for {
-		select {
-		case <-ping.C:
-			_ = l.tell(KindPing, l.inheritance.Index, "")
-			continue
-		case <-terminate:
-		case <-ctx.Done():
-		case <-l.masterGone:
-		}
-		break
-	}
-	if l.slot != nil {
-		l.slot.State.Store(uint32(page.Draining))
-	}
-	err = s.Shutdown(context.Background())
-	if o.BeforeShutdown != nil {
-		o.BeforeShutdown()
-	}
-	_ = l.tell(KindTerm, l.inheritance.Index, "")
-	return err
+	h := newHeart(l, s, o.PingInterval)
+	defer h.stop()
+	leaving := &departure{link: l, server: s, options: &o, terminate: terminate, done: ctx.Done(), heart: h}
+	return leaving.run(leaving.wait())
 }
 
 // start makes the server and opens the listeners.
 func (l *Link) start(o *ServeOptions) (*Server, error) {
+	if l.slot == nil {
+		return nil, fmt.Errorf("worker: a process of the role %q with page %d serves nothing", l.inheritance.Role, l.inheritance.Page)
+	}
 	l.serving.Store(true)
 	select {
 	case <-l.masterGone:
@@ -101,6 +84,10 @@ func (l *Link) start(o *ServeOptions) (*Server, error) {
 	default:
 	}
 	o.Options.Page, o.Options.Slot, o.Options.Index = l.page, l.slot, l.inheritance.Index
+	o.Options.MemoryLimitShared = l.inheritance.MemoryLimit
+	if o.OutOfBand != nil {
+		o.Options.OutOfBand = o.OutOfBand
+	}
 	s, err := NewServer(o.Options)
 	if err != nil {
 		return nil, err
@@ -109,6 +96,12 @@ func (l *Link) start(o *ServeOptions) (*Server, error) {
 		if err := s.serveShared(inherited); err != nil {
 			_ = s.Close()
 			return nil, fmt.Errorf("worker: inherited listener %s: %w", inherited.Bind, err)
+		}
+	}
+	if queue := l.inheritance.HandOver[1]; queue >= 0 {
+		if err := s.takeFrom(queue); err != nil {
+			_ = s.Close()
+			return nil, fmt.Errorf("worker: inherited hand-over sockets: %w", err)
 		}
 	}
 	return s, nil
@@ -124,6 +117,25 @@ func (s *Server) serveShared(inherited InheritedListener) error {
 	if err != nil {
 		return err
 	}
+	entry.bind = inherited.Bind
+	return s.watch(entry)
+}
+
+// takeFrom makes the reactor take over connections that siblings hand over.
+func (s *Server) takeFrom(queue int) error {
+	l, err := newHandOverQueue(queue)
+	if err != nil {
+		return err
+	}
+	entry, err := s.register(s.options.BaseContext, l)
+	if err != nil {
+		return err
+	}
+	entry.accept = func(fd uintptr) { entry.failed = s.takeHandedOver(entry, int(fd)) }
+	return s.watch(entry)
+}
+
+func (s *Server) watch(entry *listener) error {
 	ready := make(chan error, 1)
 	if err := s.reactor.Do(func() { ready <- s.openListener(entry) }); err != nil {
 		return err

@@ -50,6 +50,10 @@ type Server struct {
 	// What answers to slow readers take, in memory and in files.
 	heldMemory, heldFiles atomic.Int64
 
+	// stopping is the master's word that all workers are to leave soon; nil alone.
+	stopping   *atomic.Uint32
+	handOver   handOver
+	outOfBand  *outOfBand // nil without a hook
 	draining   atomic.Bool
 	drainBegun chan struct{} // closed when draining becomes true
 	drained    chan struct{} // closed when no client is left after that
@@ -97,6 +101,13 @@ func NewServer(options Options) (*Server, error) {
 	} else {
 		s.stats = new(counters)
 	}
+	s.gate.siblings = newSiblings(&options)
+	if options.Page != nil {
+		s.stopping = &options.Page.Global().Stopping
+	}
+	if options.OutOfBand != nil {
+		s.outOfBand = &outOfBand{hook: options.OutOfBand}
+	}
 	s.overload.init(&options)
 	if options.Timeouts.AdvertisedIdle >= time.Second && options.KeepAlive {
 		s.aliveLine = "Keep-Alive: timeout=" + strconv.Itoa(int(options.Timeouts.AdvertisedIdle/time.Second)) + "\r\n"
@@ -111,14 +122,17 @@ func NewServer(options Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.pool, err = threadpool.New(threadpool.Options{
-		Min: options.MinThreads, Max: options.MaxThreads, OnPanic: s.placePanicked,
-	}, s.process)
+	poolOptions := threadpool.Options{Min: options.MinThreads, Max: options.MaxThreads, OnPanic: s.placePanicked}
+	if options.Slot != nil {
+		options.Slot.Places.Store(int64(options.MaxThreads))
+		poolOptions.Busy = &options.Slot.Busy
+	}
+	s.pool, err = threadpool.New(poolOptions, s.process)
 	if err != nil {
 		return nil, err
 	}
-	s.floor = heapFloor(options.HeapFloor)
-	s.log = newEventLog(options.Logger)
+	s.floor = heapFloor(options.HeapFloor, options.MemoryLimitShared)
+	s.log = newEventLog(options.Logger, &s.stats.droppedLines)
 	go s.runReactor()
 	return s, nil
 }
@@ -230,20 +244,37 @@ func (s *Server) beginDrain() {
 func (s *Server) drainWaiting() {
 	var waiting []*slot
 	s.reactor.Each(func(sl *slot, owned bool) {
-		if !owned && (sl.Value.state == StateIdle || sl.Value.state == StateNew) {
+		if !owned && (sl.Value.state == StateIdle || sl.Value.state == StateNew || s.mayPart(&sl.Value)) {
 			waiting = append(waiting, sl)
 		}
 	})
 	for _, sl := range waiting {
+		if s.part(sl) || s.keepsFor(&sl.Value) { // it goes, now or later
+			continue
+		}
 		generation := sl.Generation()
 		s.read(sl)
 		if sl.Generation() == generation && s.isWaiting(sl) && !sl.Value.inFlight() {
-			s.startLingering(sl)
+			s.letGo(sl)
 		}
 	}
 	if s.reactor.Size() == 0 {
 		s.emptyOnce.Do(func() { close(s.drained) })
 	}
+}
+
+// newcomerGrace is how long a client whose connection was accepted just before
+// the end has to send its request: it cannot know.
+const newcomerGrace = time.Second
+
+// letGo ends a client that waits between two requests.
+func (s *Server) letGo(sl *slot) {
+	c := &sl.Value
+	if now := s.reactor.Now(); c.state == StateNew && now-c.since < int64(newcomerGrace) {
+		s.reactor.SetDeadline(sl, s.deadlineOf(c, now))
+		return
+	}
+	s.startLingering(sl)
 }
 
 // end stops pool, reactor and log once no client is left. Only goroutines of

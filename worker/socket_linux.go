@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -308,6 +309,11 @@ func duplicateFile(raw syscall.RawConn) (*os.File, error) {
 // kernel's queue.
 func isDescriptorShortage(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM)
+}
+
+func isErrno(err error, of ...unix.Errno) bool {
+	var errno unix.Errno
+	return errors.As(err, &errno) && slices.Contains(of, errno)
 }
 
 // isGoneBeforeAccept: the connection that accept was about to return has an

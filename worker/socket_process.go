@@ -69,6 +69,7 @@ type sharedListener struct {
 	addr net.Addr
 
 	mu     sync.Mutex
+	users  int // of the descriptor, just now
 	closed bool
 }
 
@@ -102,6 +103,14 @@ func (l *sharedListener) Close() error {
 		return net.ErrClosed
 	}
 	l.closed = true
+	return l.closeUnused()
+}
+
+// closeUnused closes the descriptor when it is time to. The lock is held.
+func (l *sharedListener) closeUnused() error {
+	if !l.closed || l.users > 0 {
+		return nil
+	}
 	return unix.Close(l.fd)
 }
 
@@ -111,15 +120,28 @@ func (l *sharedListener) SyscallConn() (syscall.RawConn, error) { return sharedR
 // sharedRaw has the one method of syscall.RawConn that is needed.
 type sharedRaw struct{ *sharedListener }
 
+// Control keeps the descriptor open while f runs, which may call it again.
 func (r sharedRaw) Control(f func(fd uintptr)) error {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	if r.closed {
+		r.mu.Unlock()
 		return net.ErrClosed
 	}
+	r.users++
+	r.mu.Unlock()
 	f(uintptr(r.fd))
-	return nil
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.users--
+	return r.closeUnused()
 }
 
 func (sharedRaw) Read(func(uintptr) bool) error  { return errors.ErrUnsupported }
 func (sharedRaw) Write(func(uintptr) bool) error { return errors.ErrUnsupported }
+
+// isReadable reports whether a connection waits at a listener.
+func isReadable(fd int) bool {
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(poll, 0)
+	return n > 0 && err == nil
+}
