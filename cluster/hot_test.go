@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/catamount-server/catamount/internal/page"
+	"github.com/catamount-server/catamount/worker"
 )
 
 // masterVariable makes the test program a master, with these options.
@@ -66,6 +67,9 @@ func masterMain(text string) int {
 		Logger: log, Workers: c.Workers, Binds: []Bind{bind}, Directory: c.Directory, Preload: c.Preload,
 		Path: program, CheckInterval: 100 * time.Millisecond, ShutdownTimeout: 10 * time.Second, ShutdownDelay: c.Delay, BootTimeout: c.BootTimeout,
 		StatsLayout: page.Layout{StatsBytes: 64, Fingerprint: 1}, State: variable,
+	}
+	if does("real-master") {
+		o.StatsLayout = worker.StatsLayout()
 	}
 	if does("layout-master") {
 		o.StatsLayout.Fingerprint = 2

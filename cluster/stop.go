@@ -77,6 +77,7 @@ func (c *Cluster) beginStop(err error) {
 	if err != nil {
 		c.log.Error("the server stops", "err", err)
 		c.stop.drainAt = now
+		c.stopping = true // nobody is started any more
 	} else if c.options.ShutdownDelay > 0 {
 		c.log.Info("the server stops; it still accepts for a while", "delay", c.options.ShutdownDelay)
 	} else {
@@ -96,7 +97,8 @@ func (c *Cluster) fail(err error) {
 }
 
 // checkStop tells the workers when the delay is over.
-func (c *Cluster) checkStop(now time.Time) {
+func (c *Cluster) checkStop() {
+	now := time.Now() // what led to this check may just have begun the stop
 	if c.stop.begun.IsZero() || c.stop.drained || now.Before(c.stop.drainAt) {
 		return
 	}
