@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"os/signal"
 	"strings"
 	"sync/atomic"
@@ -29,6 +30,10 @@ func TestMain(m *testing.M) {
 	}
 	if text, ok := os.LookupEnv(masterVariable); ok {
 		os.Exit(masterMain(text))
+	}
+	// The race detector would keep each of the many processes for a second.
+	if os.Getenv("GORACE") == "" {
+		_ = os.Setenv("GORACE", "atexit_sleep_ms=0")
 	}
 	os.Exit(m.Run())
 }
@@ -64,10 +69,13 @@ func childMain(text string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return exitProtocol
 	}
+	behaviour, _ := os.ReadFile(behaviourFile)
+	if strings.HasPrefix(string(behaviour), "real ") {
+		return realWorker(in)
+	}
 	for fd := 3; fd < 64; fd++ {
 		unix.CloseOnExec(fd)
 	}
-	behaviour, _ := os.ReadFile(behaviourFile)
 	f := &fakeChild{Inheritance: in, pipe: os.NewFile(uintptr(in.Pipe), "pipe"), behaviour: string(behaviour)}
 	switch {
 	case f.does("die"):
@@ -80,6 +88,10 @@ func childMain(text string) int {
 	case f.does("version"):
 		f.say(worker.KindHello, 99, "")
 		select {}
+	}
+	if f.does("orphan") && f.Role == worker.RoleWorker && f.Phase == 0 {
+		// The child of a shell that has ended.
+		_ = exec.Command("sh", "-c", "sleep 0.05 &").Run()
 	}
 	f.say(worker.KindHello, worker.Protocol, "")
 	if f.does("fail") {
@@ -134,13 +146,7 @@ func (f *fakeChild) work() int {
 		fmt.Fprintf(w, "worker %d phase %d pid %d env %s", f.Index, f.Phase, os.Getpid(), os.Getenv("GOMAXPROCS"))
 	})}
 	for _, l := range f.Listeners {
-		file := os.NewFile(uintptr(l.FD), l.Bind)
-		listener, err := net.FileListener(file)
-		if err != nil {
-			f.say(worker.KindFailed, f.Index, err.Error())
-			return exitBoot
-		}
-		go server.Serve(listener)
+		go server.Serve(rawListener{os.NewFile(uintptr(l.FD), l.Bind)})
 	}
 	var dumped atomic.Bool
 	go func() {
@@ -219,3 +225,28 @@ func (f *fakeChild) layout() page.Layout {
 	}
 	return layout
 }
+
+// rawListener accepts from a shared socket. net.FileListener would make it
+// blocking for a moment, in all processes, and one of them would be caught in
+// accept.
+type rawListener struct{ *os.File }
+
+func (l rawListener) Accept() (net.Conn, error) {
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	fd, acceptErr := -1, error(nil)
+	err = raw.Read(func(s uintptr) bool {
+		fd, _, acceptErr = unix.Accept4(int(s), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+		return acceptErr != unix.EAGAIN
+	})
+	if err = errors.Join(err, acceptErr); err != nil {
+		return nil, err
+	}
+	file := os.NewFile(uintptr(fd), "connection")
+	defer file.Close()
+	return net.FileConn(file)
+}
+
+func (rawListener) Addr() net.Addr { return &net.TCPAddr{} }

@@ -7,8 +7,11 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
+
+	"github.com/catamount-server/catamount/worker"
 )
 
 // ErrStopped: the cluster has ended, or has never run.
@@ -29,6 +32,8 @@ type Cluster struct {
 	binder   *Binder
 	addrs    []net.Addr
 	handOver [2]int
+	// base is what was counted in pages that are closed.
+	base     worker.Stats
 	programs []*program    // all that are open
 	pages    []*sharedPage // all that are mapped; the last one is that of new programs
 
@@ -149,6 +154,16 @@ func (c *Cluster) openProgram(phase int) (*program, error) {
 	return p, nil
 }
 
+// frugal makes the garbage collector keep the master small: it has little to
+// collect, and its memory is what all workers have less.
+func frugal() (restore func()) {
+	if os.Getenv("GOGC") != "" {
+		return func() {} // who sets it wants it so
+	}
+	before := debug.SetGCPercent(20)
+	return func() { debug.SetGCPercent(before) }
+}
+
 // Run starts the workers and serves until ctx is done, Stop is called, or a
 // TERM or INT comes; it returns when the last worker has ended: nil, or why the
 // first workers could not boot. It may be called once.
@@ -162,6 +177,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 	c.env.notify(c.children, childSignal)
 	defer c.env.forget(c.signals)
 	defer c.env.forget(c.children)
+	defer frugal()()
 	close(c.running)
 	c.begin()
 	c.loop(ctx)
@@ -238,7 +254,7 @@ func (c *Cluster) check(now time.Time, children bool) {
 		c.execute(v, now)
 	}
 	c.checkTask(now)
-	c.checkStop(now)
+	c.checkStop()
 	if h, why := c.toRetire(now, c.env.privateMemory); h != nil {
 		c.retire(h, why)
 	}

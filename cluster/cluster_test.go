@@ -107,6 +107,8 @@ type running struct {
 	t     *testing.T
 	log   *logBook
 	ended chan error
+	// shared is the page that it has begun with.
+	shared *sharedPage
 }
 
 // run starts a cluster, which is stopped at the end of the test.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -61,10 +62,32 @@ func (s *fakeSystem) env() env {
 			}
 		},
 		forget:          func(chan<- os.Signal) {},
-		privateMemory:   func(pid int) int64 { return s.memory[pid] },
-		killedForMemory: func() uint64 { return s.oomKills },
+		privateMemory:   func(pid int) (n int64) { s.locked(func() { n = s.memory[pid] }); return n },
+		killedForMemory: func() (n uint64) { s.locked(func() { n = s.oomKills }); return n },
 		limits:          func() limits { return limits{cpus: 4, memory: math.MaxInt64} },
 	}
+}
+
+func (s *fakeSystem) locked(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
+}
+
+// signals are those that the process with a pid has got.
+func (s *fakeSystem) got(pid int) (got []syscall.Signal) {
+	s.locked(func() { got = slices.Clone(s.processes[pid].got) })
+	return got
+}
+
+func (s *fakeSystem) dead(pid int) (dead bool) {
+	s.locked(func() { dead = s.processes[pid].dead })
+	return dead
+}
+
+func (s *fakeSystem) process(pid int) (p *fakeProcess) {
+	s.locked(func() { p = s.processes[pid] })
+	return p
 }
 
 func (s *fakeSystem) start(p process) (child, error) {
@@ -82,8 +105,8 @@ func (s *fakeSystem) start(p process) (child, error) {
 
 func (s *fakeSystem) kill(pid int, signal syscall.Signal) error {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	p := s.processes[pid]
-	s.mu.Unlock()
 	if p == nil || p.reaped {
 		return syscall.ESRCH
 	}
@@ -194,15 +217,14 @@ func bubble(t *testing.T, o Options, starting func(*fakeProcess), test func(*tes
 		if r.Cluster, err = newCluster(o, s.env()); err != nil {
 			t.Fatal(err)
 		}
+		r.shared = r.page()
 		go func() { r.ended <- r.Run(context.Background()) }()
 		defer func() {
 			_ = r.Stop()
 			<-r.done
 			synctest.Wait()
-			for _, p := range s.processes {
-				if !p.dead {
-					t.Errorf("process %d is left over", p.pid)
-				}
+			for _, p := range s.live() {
+				t.Errorf("process %d is left over", p.pid)
 			}
 			if t.Failed() {
 				t.Logf("the log:\n%s", r.log)
@@ -249,24 +271,23 @@ func TestHungWorker(t *testing.T) {
 	bubble(t, Options{Workers: 2}, silent, func(t *testing.T, r *running, s *fakeSystem) {
 		time.Sleep(59 * time.Second)
 		synctest.Wait()
-		hung := s.processes[102]
-		slot := r.page().Slot(1)
+		slot := r.shared.Slot(1)
 		slot.Begin(3, "GET", "/slow?secret=1")
-		if len(hung.got) > 0 {
-			t.Fatalf("it got %v before its time", hung.got)
+		if got := s.got(102); len(got) > 0 {
+			t.Fatalf("it got %v before its time", got)
 		}
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if len(hung.got) != 1 || hung.got[0] != syscall.SIGQUIT {
-			t.Fatalf("it got %v, want a QUIT", hung.got)
+		if got := s.got(102); !slices.Equal(got, []syscall.Signal{syscall.SIGQUIT}) {
+			t.Fatalf("it got %v, want a QUIT", got)
 		}
 		r.expect("asked for its stacks", "no sign of life for 1m0s", "GET /slow")
 		time.Sleep(3 * time.Second)
-		if synctest.Wait(); hung.dead {
+		if synctest.Wait(); s.dead(102) {
 			t.Fatal("it was killed before it could print its stacks")
 		}
 		time.Sleep(2 * time.Second)
-		if synctest.Wait(); !hung.dead {
+		if synctest.Wait(); !s.dead(102) {
 			t.Fatal("it was not killed")
 		}
 		r.expect("the worker is dead", "worker=1", "killed by the master: no sign of life", "GET /slow")
@@ -299,9 +320,9 @@ func TestFrozenMaster(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		synctest.Wait()
 		r.expect("the master itself was not running", "for=9m55s")
-		for pid, p := range s.processes {
-			if len(p.got) > 0 {
-				t.Errorf("process %d got %v", pid, p.got)
+		for pid := 101; pid <= 103; pid++ {
+			if got := s.got(pid); len(got) > 0 {
+				t.Errorf("process %d got %v", pid, got)
 			}
 		}
 	})
@@ -332,18 +353,19 @@ func TestShutdownTimeout(t *testing.T) {
 		s.signals <- syscall.SIGTERM
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
-		p, slot := s.processes[101], r.page().Slot(0)
-		if len(p.got) > 0 || r.page().Global().Stopping.Load() != 1 {
-			t.Fatalf("in the delay: it got %v, Stopping is %d", p.got, r.page().Global().Stopping.Load())
+		slot := r.shared.Slot(0)
+		if len(s.got(101)) > 0 || r.shared.Global().Stopping.Load() != 1 {
+			t.Fatalf("in the delay: it got %v, Stopping is %d", s.got(101), r.shared.Global().Stopping.Load())
 		}
 		s.signals <- syscall.SIGINT // skips the delay
 		synctest.Wait()
-		if len(p.got) != 1 || p.got[0] != syscall.SIGTERM || page.Command(slot.Command.Load()) != page.Finish {
-			t.Fatalf("it got %v, command %d", p.got, slot.Command.Load())
+		if got := s.got(101); !slices.Equal(got, []syscall.Signal{syscall.SIGTERM}) || page.Command(slot.Command.Load()) != page.Finish {
+			t.Fatalf("it got %v, command %d", got, slot.Command.Load())
 		}
 		time.Sleep(30 * time.Second)
-		if synctest.Wait(); len(p.got) != 2 || p.got[1] != syscall.SIGQUIT {
-			t.Fatalf("it got %v, want a QUIT at its deadline", p.got)
+		synctest.Wait()
+		if got := s.got(101); len(got) != 2 || got[1] != syscall.SIGQUIT {
+			t.Fatalf("it got %v, want a QUIT at its deadline", got)
 		}
 		if err := <-r.ended; err != nil {
 			t.Errorf("Run returned %v", err)
@@ -358,7 +380,7 @@ func TestShutdownTimeout(t *testing.T) {
 func TestExternalTerm(t *testing.T) {
 	bubble(t, Options{Workers: 2}, obedient, func(t *testing.T, r *running, s *fakeSystem) {
 		synctest.Wait()
-		p := s.processes[101]
+		p := s.process(101)
 		p.say(worker.KindExternalTerm, 0, "")
 		synctest.Wait()
 		if n := len(s.live()); n != 3 {
@@ -375,11 +397,11 @@ func TestExternalTerm(t *testing.T) {
 func TestKilledForMemory(t *testing.T) {
 	bubble(t, Options{Workers: 2}, obedient, func(t *testing.T, r *running, s *fakeSystem) {
 		synctest.Wait()
-		s.oomKills = 1
-		s.processes[101].end(syscall.WaitStatus(syscall.SIGKILL))
+		s.locked(func() { s.oomKills = 1 })
+		s.process(101).end(syscall.WaitStatus(syscall.SIGKILL))
 		synctest.Wait()
 		r.expect("the worker is dead", "killed for memory")
-		s.processes[102].end(syscall.WaitStatus(syscall.SIGKILL))
+		s.process(102).end(syscall.WaitStatus(syscall.SIGKILL))
 		synctest.Wait()
 		r.expect("the worker is dead", "killed by SIGKILL")
 	})
@@ -390,7 +412,7 @@ func TestRecycling(t *testing.T) {
 	bubble(t, o, obedient, func(t *testing.T, r *running, s *fakeSystem) {
 		synctest.Wait()
 		for i := range 2 {
-			r.page().Slot(i).Served.Store(111) // beyond all jitter
+			r.shared.Slot(i).Served.Store(111) // beyond all jitter
 		}
 		time.Sleep(6 * time.Second)
 		synctest.Wait()
@@ -398,18 +420,20 @@ func TestRecycling(t *testing.T) {
 			t.Errorf("stats: %+v", st)
 		}
 		r.expect("the worker will be replaced", "it has served 111 requests")
-		s.memory[103] = 100 << 20
+		s.locked(func() { s.memory[103] = 100 << 20 })
 		time.Sleep(6 * time.Second)
 		synctest.Wait()
 		r.expect("it has 100 MiB of its own")
 		if st := r.stats(); st.Counts.Recycled != 3 || st.BootedWorkers != 2 {
 			t.Errorf("stats: %+v", st)
 		}
-		for _, h := range r.handles {
-			if h.maxRequests < 100 || h.maxRequests > 110 || h.maxMemory < 64<<20 || h.maxMemory > 71<<20 {
-				t.Errorf("thresholds %d and %d", h.maxRequests, h.maxMemory)
+		_ = r.do(func() {
+			for _, h := range r.handles {
+				if h.maxRequests < 100 || h.maxRequests > 110 || h.maxMemory < 64<<20 || h.maxMemory > 71<<20 {
+					t.Errorf("thresholds %d and %d", h.maxRequests, h.maxMemory)
+				}
 			}
-		}
+		})
 	})
 }
 
@@ -424,7 +448,7 @@ func TestScale(t *testing.T) {
 			if st := r.stats(); st.BootedWorkers != n || len(st.WorkerStatus) != n {
 				t.Errorf("scaled to %d: %+v", n, st)
 			}
-			if live := r.page().Global().Live.Load(); int(live) != n {
+			if live := r.shared.Global().Live.Load(); int(live) != n {
 				t.Errorf("the page says %d live workers, want %d", live, n)
 			}
 		}
@@ -486,12 +510,12 @@ func TestCrashLoop(t *testing.T) {
 func TestClosedPipe(t *testing.T) {
 	bubble(t, Options{Workers: 2}, obedient, func(t *testing.T, r *running, s *fakeSystem) {
 		synctest.Wait()
-		p := s.processes[101]
+		p := s.process(101)
 		p.pipe.Close()
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if !p.dead || p.got[0] != syscall.SIGKILL {
-			t.Errorf("dead: %t, got %v", p.dead, p.got)
+		if !s.dead(101) || s.got(101)[0] != syscall.SIGKILL {
+			t.Errorf("dead: %t, got %v", s.dead(101), s.got(101))
 		}
 		r.expect("it has closed its pipe and lives on")
 	})
@@ -500,19 +524,19 @@ func TestClosedPipe(t *testing.T) {
 func TestNonsense(t *testing.T) {
 	bubble(t, Options{Workers: 2}, obedient, func(t *testing.T, r *running, s *fakeSystem) {
 		synctest.Wait()
-		p := s.processes[101]
+		p := s.process(101)
 		_, _ = p.pipe.Write([]byte("zz\x01\n" + strings.Repeat("x", 3*longestLine) + "\n"))
 		_, _ = p.pipe.Write([]byte("p999:0\n")) // of somebody else
 		synctest.Wait()
 		r.expect("what is no message")
-		if p.dead {
+		if s.dead(101) {
 			t.Fatal("a little nonsense is ignored")
 		}
 		for range mostNonsense {
 			_, _ = p.pipe.Write([]byte("?\n"))
 		}
 		synctest.Wait()
-		if !p.dead {
+		if !s.dead(101) {
 			t.Error("it was not killed")
 		}
 		if st := r.stats(); st.BootedWorkers != 2 {
@@ -524,18 +548,19 @@ func TestNonsense(t *testing.T) {
 func TestOrphans(t *testing.T) {
 	bubble(t, Options{Workers: 1}, obedient, func(t *testing.T, r *running, s *fakeSystem) {
 		synctest.Wait()
-		s.mu.Lock()
-		s.orphans = []int{7001, 7002}
-		s.mu.Unlock()
+		left := func() (n int) {
+			synctest.Wait()
+			s.locked(func() { n = len(s.orphans) })
+			return n
+		}
+		s.locked(func() { s.orphans = []int{7001, 7002} })
 		s.children <- childSignal
-		synctest.Wait()
-		if len(s.orphans) != 2 {
+		if left() != 2 {
 			t.Error("who waits for them has no time to")
 		}
 		time.Sleep(1100 * time.Millisecond)
-		synctest.Wait()
-		if len(s.orphans) != 0 {
-			t.Errorf("%v are not reaped", s.orphans)
+		if n := left(); n != 0 {
+			t.Errorf("%d are not reaped", n)
 		}
 		if st := r.stats(); st.Counts.Orphans != 2 || st.BootedWorkers != 1 {
 			t.Errorf("stats: %+v", st)

@@ -52,6 +52,7 @@ func (c *Cluster) snapshot(next *program) *state {
 		StartedAt: c.startedAt, Counts: c.counts,
 		Configured: c.options.Workers, Wanted: c.wanted, LastPhase: c.lastPhase,
 		Page: c.target.page.fd, HandOver: c.handOver, Counters: make(map[string]uint64),
+		Total: counted(c.total()), Base: c.base,
 		Target: slices.Index(c.programs, c.target), Next: slices.Index(c.programs, next),
 	}
 	for name, value := range c.target.page.Counters() {
@@ -200,6 +201,7 @@ func (b *Binder) letGo(s *state) {
 // has no room for as many workers as there may be now, workers of the new
 // program get a new one, which goes on with the application's counters.
 func (c *Cluster) adoptPage(s *state) (old *sharedPage, err error) {
+	c.base = s.Base
 	old = &sharedPage{fd: s.Page}
 	old.Page, err = page.Open(s.Page, c.options.StatsLayout)
 	if err == nil && old.Slots() >= c.slotCount() {
@@ -216,6 +218,7 @@ func (c *Cluster) adoptPage(s *state) (old *sharedPage, err error) {
 			return nil, err
 		}
 		old.foreign = true
+		c.base = s.Total // what its workers still count is lost
 	} else {
 		why = fmt.Sprintf("it has %d slots, want %d", old.Slots(), c.slotCount())
 	}

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/catamount-server/catamount/internal/page"
+	"github.com/catamount-server/catamount/worker"
 )
 
 // sharedPage is a shared page and what the master remembers of its slots. There
@@ -63,6 +64,7 @@ func (c *Cluster) closeOldPages() {
 	c.pages = slices.DeleteFunc(c.pages, func(p *sharedPage) bool {
 		used := p == newest || slices.ContainsFunc(c.programs, func(of *program) bool { return of.page == p })
 		if !used {
+			c.base = worker.Add(c.base, counted(c.totalOf(p)))
 			p.close()
 		}
 		return !used

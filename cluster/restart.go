@@ -113,6 +113,10 @@ func (c *Cluster) prepared() {
 // abandon ends a restart of which no worker has been started.
 func (c *Cluster) abandon(err error) {
 	r := c.restart
+	if !c.stop.begun.IsZero() {
+		c.endRestart() // no wonder
+		return
+	}
 	if r.kind == firstStart {
 		c.fail(fmt.Errorf("cluster: %w", err))
 		return
@@ -162,6 +166,10 @@ func (c *Cluster) checkRestart(now time.Time) {
 		return
 	}
 	r := c.restart
+	if !c.stop.begun.IsZero() {
+		c.endRestart() // no wonder
+		return
+	}
 	if r.kind == firstStart {
 		c.log.Info("all workers booted", "workers", c.wanted, "after", now.Sub(r.began).Round(time.Millisecond))
 	} else {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/catamount-server/catamount/worker"
 )
 
 // StateVariable is the environment variable by which the program that ran
@@ -37,12 +39,16 @@ type state struct {
 	Wanted     int `json:"wanted"`
 	LastPhase  int `json:"last_phase"`
 
-	Page      int               `json:"page"`
-	HandOver  [2]int            `json:"hand_over"`
-	Listeners []stateListener   `json:"listeners"`
-	Programs  []stateProgram    `json:"programs"`
-	Workers   []stateWorker     `json:"workers"`
-	Counters  map[string]uint64 `json:"counters"` // the application's, for a page of another layout
+	Page      int             `json:"page"`
+	HandOver  [2]int          `json:"hand_over"`
+	Listeners []stateListener `json:"listeners"`
+	Programs  []stateProgram  `json:"programs"`
+	Workers   []stateWorker   `json:"workers"`
+	// For a program that lays out the page otherwise: the application's counters,
+	// and what the page counts together with Base, which is not in the page.
+	Counters map[string]uint64 `json:"counters"`
+	Total    worker.Stats      `json:"total"`
+	Base     worker.Stats      `json:"base"`
 
 	// Target is the program of the workers, by its place in Programs; Next is
 	// the one that was executed, -1: none.

@@ -1,6 +1,11 @@
 package cluster
 
-import "time"
+import (
+	"time"
+
+	"github.com/catamount-server/catamount/internal/page"
+	"github.com/catamount-server/catamount/worker"
+)
 
 // Counts are what has happened since the master started; a hot restart keeps
 // them.
@@ -24,6 +29,9 @@ type WorkerStatus struct {
 	Booted      bool      `json:"booted"`
 	StartedAt   time.Time `json:"started_at"`
 	LastCheckin time.Time `json:"last_checkin"`
+	// LastStatus is what the worker's slot in the shared page says. Its counters
+	// are those of all workers that have had the slot.
+	LastStatus worker.Stats `json:"last_status"`
 }
 
 // Stats is a snapshot of the server; the names of the first group are Puma's.
@@ -38,6 +46,9 @@ type Stats struct {
 	Restart  string `json:"restart"` // what is going on: "none", "phased restart", …
 	Stopping bool   `json:"stopping"`
 	Counts   Counts `json:"counts"`
+	// Total is the sum of all workers, also of those that are gone, and of those
+	// from before hot restarts: its counters never go back.
+	Total worker.Stats `json:"total"`
 }
 
 // Stats asks the master's goroutine.
@@ -50,6 +61,7 @@ func (c *Cluster) stats() Stats {
 	s := Stats{
 		StartedAt: c.startedAt, Workers: c.wanted, BootedWorkers: c.roster.booted(),
 		Restart: noRestart.String(), Stopping: !c.stop.begun.IsZero(), Counts: c.counts,
+		Total: c.total(),
 	}
 	if c.restart != nil {
 		s.Restart = c.restart.kind.String()
@@ -61,10 +73,50 @@ func (c *Cluster) stats() Stats {
 		if h.program != c.target {
 			s.OldWorkers++
 		}
-		s.WorkerStatus = append(s.WorkerStatus, WorkerStatus{
+		status := WorkerStatus{
 			Index: h.Index, PID: h.PID, Phase: h.Phase(), Stage: h.stage.String(), Booted: !h.bootedAt.IsZero(),
 			StartedAt: h.startedAt, LastCheckin: h.lastCheckin,
-		})
+		}
+		if c.legible(h.page) {
+			status.LastStatus = worker.ReadStats(h.slot())
+		}
+		s.WorkerStatus = append(s.WorkerStatus, status)
 	}
+	return s
+}
+
+// legible: the statistics in the page are laid out as this program does it.
+func (c *Cluster) legible(p *sharedPage) bool {
+	return !p.foreign && c.options.StatsLayout == worker.StatsLayout()
+}
+
+// total sums what all slots say: of those without a worker only what is counted,
+// not what was the case when their last worker ended.
+func (c *Cluster) total() worker.Stats {
+	sum := c.base
+	for _, p := range c.pages {
+		sum = worker.Add(sum, c.totalOf(p))
+	}
+	return sum
+}
+
+func (c *Cluster) totalOf(p *sharedPage) (sum worker.Stats) {
+	if !c.legible(p) {
+		return sum
+	}
+	for i := range p.Slots() {
+		s := worker.ReadStats(p.Slot(i))
+		if page.State(p.Slot(i).State.Load()) == page.Empty {
+			s = counted(s)
+		}
+		sum = worker.Add(sum, s)
+	}
+	return sum
+}
+
+// counted is the part of statistics that only grows.
+func counted(s worker.Stats) worker.Stats {
+	s.Backlog, s.BacklogMax, s.Running, s.PoolCapacity, s.BusyThreads, s.MaxThreads, s.ReactorMax = 0, 0, 0, 0, 0, 0, 0
+	s.Connections, s.HeldMemory, s.HeldFiles = nil, 0, 0
 	return s
 }

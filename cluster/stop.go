@@ -77,6 +77,7 @@ func (c *Cluster) beginStop(err error) {
 	if err != nil {
 		c.log.Error("the server stops", "err", err)
 		c.stop.drainAt = now
+		c.stopping = true // nobody is started any more
 	} else if c.options.ShutdownDelay > 0 {
 		c.log.Info("the server stops; it still accepts for a while", "delay", c.options.ShutdownDelay)
 	} else {
@@ -89,10 +90,15 @@ func (c *Cluster) beginStop(err error) {
 }
 
 // fail ends the server because it cannot serve.
-func (c *Cluster) fail(err error) { c.beginStop(err) }
+func (c *Cluster) fail(err error) {
+	if c.stop.begun.IsZero() {
+		c.beginStop(err)
+	}
+}
 
 // checkStop tells the workers when the delay is over.
-func (c *Cluster) checkStop(now time.Time) {
+func (c *Cluster) checkStop() {
+	now := time.Now() // what led to this check may just have begun the stop
 	if c.stop.begun.IsZero() || c.stop.drained || now.Before(c.stop.drainAt) {
 		return
 	}
