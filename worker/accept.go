@@ -32,7 +32,9 @@ type listener struct {
 	// drained: accept has found the queue empty, so that every connection from
 	// now on has inherited the listener's options.
 	drained bool
-	once    sync.Once
+	// multipath: what is accepted inherits none of the options set here.
+	multipath bool
+	once      sync.Once
 }
 
 // close closes the socket, once: some listeners mind.
@@ -148,6 +150,7 @@ func (s *Server) openListener(l *listener) error {
 		if tuneErr := tune(l.fd, &s.options.Liveness); tuneErr != nil {
 			s.options.Logger.Warn("listener could not be tuned", "addr", l.addr.String(), "err", tuneErr)
 		}
+		l.multipath = isMultipath(l.fd)
 		err = s.arm(l)
 	}); controlErr != nil {
 		return controlErr
@@ -251,8 +254,8 @@ func (s *Server) acceptBatch(l *listener, fd int) error {
 			}
 			return err
 		}
-		if !l.drained {
-			_ = tune(client, &s.options.Liveness) // it waited since before the listener was tuned
+		if !l.drained || l.multipath { // it may have waited since before the listener was tuned
+			_ = tune(client, &s.options.Liveness)
 		}
 		s.adopt(l, client, peer, nil)
 		if g := s.gate.siblings; g != nil {

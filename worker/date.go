@@ -12,7 +12,6 @@ import (
 // are made a timer renews it at each full second; when none were for a second
 // the timer rests, and the next answer starts it again.
 type dateLine struct {
-	alive   string // see aliveFields; set before the first use
 	current atomic.Pointer[datedText]
 	mu      sync.Mutex
 	timer   *time.Timer
@@ -20,13 +19,12 @@ type dateLine struct {
 }
 
 type datedText struct {
-	line     string // with its CRLF
-	usualEnd string // the line, with what follows it in the head of most answers
-	used     atomic.Bool
+	line string // with its CRLF
+	used atomic.Bool
 }
 
-// now returns what is true in this second.
-func (d *dateLine) now() *datedText {
+// now returns the line of this second.
+func (d *dateLine) now() string {
 	current := d.current.Load()
 	if current == nil {
 		current = d.renew()
@@ -34,7 +32,7 @@ func (d *dateLine) now() *datedText {
 	if !current.used.Load() {
 		current.used.Store(true)
 	}
-	return current
+	return current.line
 }
 
 // renew makes the line anew and sets the timer to the next second.
@@ -42,8 +40,7 @@ func (d *dateLine) renew() *datedText {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
-	line := "Date: " + now.UTC().Format(http.TimeFormat) + "\r\n"
-	current := &datedText{line: line, usualEnd: line + d.alive + "\r\n"}
+	current := &datedText{line: "Date: " + now.UTC().Format(http.TimeFormat) + "\r\n"}
 	if d.stopped {
 		return current
 	}

@@ -150,6 +150,9 @@ func hasToken(list, token string) bool {
 func (w *response) compose(done bool, next []byte) {
 	sc := w.scratch
 	b := sc.cur.B
+	if !w.userDate {
+		b = append(b, w.x.server.date.now()...)
+	}
 	length := int64(-1)
 	switch {
 	case w.noBody || w.status == http.StatusSwitchingProtocols:
@@ -180,13 +183,9 @@ func (w *response) compose(done bool, next []byte) {
 	}
 	w.composed = true
 	w.settleConnection()
-	date := w.x.server.date.now()
-	if !w.userDate && w.keepsAliveAsUsual() {
-		sc.cur.B = append(b, date.usualEnd...)
+	if w.keepsAliveAsUsual() {
+		sc.cur.B = append(b, w.x.server.usualEnd...)
 		return
-	}
-	if !w.userDate {
-		b = append(b, date.line...)
 	}
 	sc.cur.B = append(w.appendConnection(b), "\r\n"...)
 }

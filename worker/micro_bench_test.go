@@ -12,7 +12,7 @@ import (
 // benchParts are what making a request and an answer need of a server.
 func benchParts() (*Server, *slot) {
 	s := &Server{options: Options{KeepAlive: true}, aliveLine: "Keep-Alive: timeout=65\r\n"}
-	s.date.alive = aliveFields(s.aliveLine)
+	s.usualEnd = aliveFields(s.aliveLine) + "\r\n"
 	s.gate.table.Store(&[]*listener{{base: context.Background()}})
 	sl := new(slot)
 	sl.Value.peer = address{family: 4, ip: [16]byte{127, 0, 0, 1}, port: 49152}

@@ -402,8 +402,10 @@ const notSent = 256 << 10
 
 // tune sets what accepted sockets inherit from their listener, so once instead
 // of per connection: no delay for small answers, and what finds vanished peers.
-// TCP_USER_TIMEOUT is refused on MPTCP sockets; so only errors of plain TCP
-// sockets are reported.
+// Multipath listeners, which net.Listen makes where the kernel can, hand little
+// of it on, so there each socket is tuned: most are plain TCP, because their
+// clients are. TCP_USER_TIMEOUT is refused on those that are multipath
+// themselves; so only errors of plain TCP sockets are reported.
 func tune(fd int, liveness *Liveness) error {
 	if family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || family != unix.AF_INET && family != unix.AF_INET6 {
 		return nil
@@ -433,6 +435,12 @@ func tune(fd int, liveness *Liveness) error {
 		set(unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(max(liveness.Unacknowledged/time.Millisecond, 1)))
 	}
 	return errors.Join(errs...)
+}
+
+// isMultipath reports whether a socket speaks Multipath TCP.
+func isMultipath(fd int) bool {
+	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	return err == nil && protocol == unix.IPPROTO_MPTCP
 }
 
 // wholeSeconds rounds up, so that little does not become nothing.
