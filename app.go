@@ -41,7 +41,8 @@ type App struct {
 	BeforeRestart func()
 	// OutOfBand runs in a worker that has served requests and has none left to
 	// serve: the moment for work that would disturb them, such as a collection of
-	// garbage. The worker accepts nobody meanwhile.
+	// garbage. The worker accepts nobody meanwhile, and requests on the
+	// connections that it has wait: it is for milliseconds.
 	OutOfBand func(*Worker)
 }
 
