@@ -89,12 +89,12 @@ func TestHandOverKeepsDeadlines(t *testing.T) {
 				began := time.Now()
 				socket := k.arrive(c.record)
 				k.pass(c.left - time.Second)
-				if !socket.shutAt.IsZero() || len(socket.out) > 0 {
-					t.Errorf("ended after %v, answer %q", socket.shutAt.Sub(began), socket.out)
+				if now := socket.state(); !now.shutAt.IsZero() || len(now.out) > 0 {
+					t.Errorf("ended after %v, answer %q", now.shutAt.Sub(began), now.out)
 				}
 				k.pass(2 * time.Second)
-				if socket.shutAt.IsZero() || !strings.HasPrefix(string(socket.out), c.want) {
-					t.Errorf("not ended after %v, answer %q", time.Since(began), socket.out)
+				if now := socket.state(); now.shutAt.IsZero() || !strings.HasPrefix(string(now.out), c.want) {
+					t.Errorf("not ended after %v, answer %q", time.Since(began), now.out)
 				}
 			})
 		})
