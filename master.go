@@ -20,6 +20,9 @@ func (l *Launcher) runMaster(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	l.mu.Lock()
+	l.cluster = c
+	l.mu.Unlock()
 	if state == "" {
 		l.config.announce(l.stdout, l.logger, urlsOf(c.Addrs()))
 	}
