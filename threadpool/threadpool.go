@@ -37,6 +37,9 @@ type Options struct {
 	// Busy, when set, always has the number of tasks that run or wait, as
 	// [Stats.Busy]: for other processes, which cannot ask.
 	Busy *atomic.Int64
+	// OnIdle, when set, is called whenever a task has ended and no other runs or waits (Puma: out_of_band_hook). Tasks
+	// that are submitted meanwhile wait until it has returned. Not while the pool shuts down.
+	OnIdle func()
 }
 
 // ThreadPool runs a process function for each submitted task on a bounded number of goroutines, in the order of
@@ -52,11 +55,13 @@ type ThreadPool[T any] struct {
 	load  atomic.Uint32
 	gauge *atomic.Int64 // Options.Busy
 
+	onIdle  func()
 	panics  atomic.Uint64
 	drained chan struct{} // closed once shut down, idle, and ants is released
 
 	mu        sync.Mutex // guards what follows
 	published uint32     // what load is
+	shown     int        // busy and todo.size, as last stored in gauge
 	todo      todo[T]
 	min, max  int
 	active    int // places held by a processor, or promised to one that is starting
@@ -105,6 +110,7 @@ func New[T any](o Options, process func(*Place, T)) (*ThreadPool[T], error) {
 		autoTrimTime: o.AutoTrimTime,
 		window:       o.Window,
 		gauge:        o.Busy,
+		onIdle:       o.OnIdle,
 		drained:      make(chan struct{}),
 	}
 	// Size 0 is unlimited: a capacity at ants' level would make Invoke fail or wait, and the bound is kept here.
@@ -182,13 +188,6 @@ func (p *ThreadPool[T]) HasBacklog() bool { return p.load.Load()&loadWaiting != 
 // wait_until_not_full (thread_pool.rb:318). Detached tasks do not count. It takes no lock.
 func (p *ThreadPool[T]) Full() bool { return p.load.Load()&loadFull != 0 }
 
-// Last reports whether one task runs and none waits: for the task that ends, whether it is the last one for now.
-func (p *ThreadPool[T]) Last() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.busy == 1 && p.todo.size == 0
-}
-
 // NotifyNotFull arms f: it is called once, the next time the pool goes from full to not full, and is then forgotten.
 // There is one slot: a second call replaces f, and nil disarms. f runs on a goroutine of the pool (or on that of
 // Resize, Detach or TakeOldest), without locks. It must not block: that goroutine is on its way to the todo, and as long
@@ -255,9 +254,6 @@ const (
 // often than the numbers behind it, and storing for others to see costs as much as the rest of a hand-over. The mutex
 // is held.
 func (p *ThreadPool[T]) publish() {
-	if p.gauge != nil {
-		p.gauge.Store(int64(p.busy + p.todo.size))
-	}
 	load := uint32(0)
 	if p.todo.size > 0 {
 		load = loadWaiting
@@ -268,5 +264,9 @@ func (p *ThreadPool[T]) publish() {
 	if load != p.published {
 		p.published = load
 		p.load.Store(load)
+	}
+	if p.gauge != nil && p.shown != p.busy+p.todo.size {
+		p.shown = p.busy + p.todo.size
+		p.gauge.Store(int64(p.shown))
 	}
 }

@@ -23,7 +23,9 @@ type listener struct {
 	// passed: connections that wait here are left to siblings, see gate.go; the
 	// reactor does not watch it meanwhile.
 	passed bool
-	done   chan error // what Serve returns
+	// kept: what comes from here are connections that siblings hand over.
+	kept bool
+	done chan error // what Serve returns
 	// accept is acceptBatch bound to this listener, made once.
 	accept func(fd uintptr)
 	failed error // of the last acceptBatch

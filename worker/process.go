@@ -82,9 +82,6 @@ func (s *Server) process(place *threadpool.Place, sl *slot) {
 		if place.Detached() {
 			s.forgetLoan(sc) // another place may have taken its number meanwhile
 		}
-		if s.outOfBand != nil && !place.Detached() {
-			defer s.requestDone()
-		}
 		if !gone && !x.response.hijacked && !x.response.timedOut() { // the handler ended its goroutine (runtime.Goexit)
 			s.handBack(sl, sc, thenClose)
 		}

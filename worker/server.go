@@ -54,7 +54,6 @@ type Server struct {
 	// stopping is the master's word that all workers are to leave soon; nil alone.
 	stopping   *atomic.Uint32
 	handOver   handOver
-	outOfBand  *outOfBand // nil without a hook
 	draining   atomic.Bool
 	drainBegun chan struct{} // closed when draining becomes true
 	drained    chan struct{} // closed when no client is left after that
@@ -106,9 +105,6 @@ func NewServer(options Options) (*Server, error) {
 	if options.Page != nil {
 		s.stopping = &options.Page.Global().Stopping
 	}
-	if options.OutOfBand != nil {
-		s.outOfBand = &outOfBand{hook: options.OutOfBand}
-	}
 	s.overload.init(&options)
 	if options.Timeouts.AdvertisedIdle >= time.Second && options.KeepAlive {
 		s.aliveLine = "Keep-Alive: timeout=" + strconv.Itoa(int(options.Timeouts.AdvertisedIdle/time.Second)) + "\r\n"
@@ -125,6 +121,9 @@ func NewServer(options Options) (*Server, error) {
 		return nil, err
 	}
 	poolOptions := threadpool.Options{Min: options.MinThreads, Max: options.MaxThreads, OnPanic: s.placePanicked}
+	if options.OutOfBand != nil {
+		poolOptions.OnIdle = s.runOutOfBand
+	}
 	if options.Slot != nil {
 		options.Slot.Places.Store(int64(options.MaxThreads))
 		poolOptions.Busy = &options.Slot.Busy
