@@ -111,6 +111,10 @@ func newCluster(o Options, e env) (*Cluster, error) {
 		wanted: o.Workers, culling: o.Culling,
 		checkInterval: o.CheckInterval, workerTimeout: o.WorkerTimeout, bootTimeout: o.BootTimeout,
 	}
+	// From here on signals wait for Run. Between two programs of a hot restart
+	// nobody hears them.
+	c.env.notify(c.signals, masterSignals...)
+	c.env.notify(c.children, childSignal)
 	if before != nil {
 		err = c.adopt(before, fd)
 	} else {
@@ -171,12 +175,10 @@ func (c *Cluster) Run(ctx context.Context) error {
 	select {
 	case <-c.done:
 		return ErrStopped
+	case <-c.running:
+		return errors.New("cluster: Run was called before")
 	default:
 	}
-	c.env.notify(c.signals, masterSignals...)
-	c.env.notify(c.children, childSignal)
-	defer c.env.forget(c.signals)
-	defer c.env.forget(c.children)
 	defer frugal()()
 	close(c.running)
 	c.begin()
@@ -296,6 +298,8 @@ func (c *Cluster) finished() bool {
 // release gives everything back that New has opened.
 func (c *Cluster) release() {
 	c.stop.closeOnce.Do(func() { close(c.done) })
+	c.env.forget(c.signals)
+	c.env.forget(c.children)
 	for _, h := range c.handles {
 		h.child.close()
 	}

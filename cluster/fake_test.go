@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"math"
@@ -13,6 +14,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/catamount-server/catamount/internal/page"
 	"github.com/catamount-server/catamount/worker"
@@ -564,6 +567,44 @@ func TestOrphans(t *testing.T) {
 		}
 		if st := r.stats(); st.Counts.Orphans != 2 || st.BootedWorkers != 1 {
 			t.Errorf("stats: %+v", st)
+		}
+	})
+}
+
+// TestStopWhilePreparing: what prepares is killed, and nothing is called a
+// failure.
+func TestStopWhilePreparing(t *testing.T) {
+	slow := func(p *fakeProcess) {
+		if p.inheritance.Role == worker.RolePreload && p.inheritance.Phase == 1 {
+			p.say(worker.KindHello, worker.Protocol, "")
+			return
+		}
+		if p.inheritance.Role == worker.RolePreload {
+			p.say(worker.KindHello, worker.Protocol, "")
+			_, _ = unix.FcntlInt(uintptr(p.inheritance.Preload), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_GROW|unix.F_SEAL_SHRINK)
+			p.end(exited(0))
+			return
+		}
+		obedient(p)
+	}
+	bubble(t, Options{Workers: 2, Preload: true}, slow, func(t *testing.T, r *running, s *fakeSystem) {
+		synctest.Wait()
+		if err := r.PhasedRestart(); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		begun := time.Now()
+		if err := r.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-r.ended; err != nil || time.Since(begun) > 0 {
+			t.Errorf("Run returned %v after %s", err, time.Since(begun))
+		}
+		if text := r.log.String(); strings.Contains(text, "failed") || strings.Contains(text, "ERROR") {
+			t.Error("something is said to have failed")
+		}
+		if err := r.PhasedRestart(); !errors.Is(err, ErrStopped) {
+			t.Errorf("a restart afterwards: %v", err)
 		}
 	})
 }

@@ -63,7 +63,7 @@ func (c *Cluster) snapshot(next *program) *state {
 	}
 	for _, p := range c.programs {
 		s.Programs = append(s.Programs, stateProgram{
-			Phase: p.phase, Exe: p.exe, Preload: p.preload, Directory: p.directory, Proven: p.proven,
+			Phase: p.phase, Exe: p.exe, Preload: p.preload, Directory: p.directory, Name: p.name, Proven: p.proven,
 		})
 	}
 	for _, h := range c.handles {
@@ -109,7 +109,7 @@ func (c *Cluster) adopt(s *state, fd int) error {
 	}
 	for _, p := range s.Programs {
 		c.programs = append(c.programs, &program{
-			phase: p.Phase, exe: p.Exe, preload: p.Preload, directory: p.Directory, proven: p.Proven, page: old,
+			phase: p.Phase, exe: p.Exe, preload: p.Preload, directory: p.Directory, name: p.Name, proven: p.Proven, page: old,
 		})
 	}
 	c.target = c.programs[s.Target]

@@ -55,6 +55,9 @@ func masterMain(text string) int {
 	if does("bad-master") && variable != "" && !strings.Contains(variable, " ") {
 		return fail(errors.New("the master is\nnot itself"))
 	}
+	if _, other, ok := strings.Cut(string(behaviour), "bind="); ok {
+		c.Bind = strings.Fields(other)[0]
+	}
 	bind, err := ParseBind(c.Bind)
 	if err != nil {
 		return fail(err)
@@ -298,5 +301,43 @@ func TestBadState(t *testing.T) {
 		if _, err := New(o); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", variable, err, want)
 		}
+	}
+}
+
+// TestHotRestartWithOtherBinds: the configuration of the new program has another
+// address, which it can have or not.
+func TestHotRestartWithOtherBinds(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	dir := release(t, "")
+	m := startMaster(t, masterConfig{Directory: dir, Bind: "tcp://127.0.0.1:0", Workers: 2})
+	m.log.await(t, 1, "all workers booted")
+	addr := m.addr()
+
+	setBehaviour(t, dir, "bind=tcp://"+taken.Addr().String())
+	m.signal(syscall.SIGUSR2)
+	m.log.await(t, 1, "hot restart failed: the program before goes on", "cannot listen on tcp://"+taken.Addr().String(), "address already in use")
+	if text, err := get(addr); err != nil || !strings.Contains(text, "phase 0") {
+		t.Errorf("got %q, %v", text, err)
+	}
+
+	socket := &net.UnixAddr{Net: "unix", Name: filepath.Join(dir, "s")}
+	setBehaviour(t, dir, "bind=unix://"+socket.Name)
+	for i := range 2 { // the second time with the socket that there is
+		m.signal(syscall.SIGUSR2)
+		m.log.await(t, i+1, "hot restart complete")
+	}
+	if text, err := get(socket); err != nil || !strings.Contains(text, "phase 3") {
+		t.Errorf("got %q, %v", text, err)
+	}
+	if _, err := get(addr); err == nil || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("the old address: %v, want a refused connection", err)
+	}
+	m.end()
+	if statSocket(socket.Name) != nil {
+		t.Error("the socket's file is left over")
 	}
 }

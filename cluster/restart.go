@@ -67,13 +67,18 @@ func (c *Cluster) beginRestart(kind restartKind) error {
 
 // preflight asks the new program whether it could take over.
 func (c *Cluster) preflight() {
-	p := c.restart.program
-	c.startTask(&task{role: worker.RoleCheck, program: p, preload: -1}, c.options.BootTimeout, func(err error) {
-		if err != nil {
+	t := &task{role: worker.RoleCheck, program: c.restart.program, preload: -1}
+	c.startTask(t, c.options.BootTimeout, func(err error) {
+		switch {
+		case err != nil:
 			c.abandon(fmt.Errorf("the new program refuses: %w", err))
-			return
+		case t.protocol != worker.Protocol:
+			// It would not understand this master in another role. It prepares
+			// its memory itself.
+			c.prepared()
+		default:
+			c.proceed()
 		}
-		c.proceed()
 	})
 }
 
