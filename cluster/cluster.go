@@ -57,6 +57,7 @@ type Cluster struct {
 	expected  time.Time // when the next check is due
 	lookAgain time.Time // when a back-off ends
 	orphansAt time.Time // when children that are nobody's are to be reaped
+	retireAt  time.Time // when to look again who has passed a threshold
 	oomKills  uint64
 	counts    Counts
 
@@ -183,6 +184,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 	close(c.running)
 	c.begin()
 	c.loop(ctx)
+	c.stop.closeOnce.Do(func() { close(c.done) })
 	c.readers.Wait()
 	c.release()
 	return c.stop.err
@@ -257,8 +259,11 @@ func (c *Cluster) check(now time.Time, children bool) {
 	}
 	c.checkTask(now)
 	c.checkStop()
-	if h, why := c.toRetire(now, c.env.privateMemory); h != nil {
-		c.retire(h, why)
+	if !now.Before(c.retireAt) { // not with each message: it asks the kernel
+		c.retireAt = now.Add(time.Second)
+		if h, why := c.toRetire(now, c.env.privateMemory); h != nil {
+			c.retire(h, why)
+		}
 	}
 	for _, h := range c.toDrain() {
 		c.dismiss(h, now)

@@ -146,11 +146,7 @@ func (c *Cluster) adoptListeners(s *state) error {
 			binds = append(binds, bind)
 		}
 	}
-	take := func(i int) error {
-		bind, err := ParseBind(left[i].Bind)
-		if err != nil {
-			return fmt.Errorf("%s: bind %q: %w", StateVariable, left[i].Bind, err)
-		}
+	take := func(i int, bind Bind) error {
 		l, err := adoptListener(bind, left[i].FD, left[i].File)
 		if err != nil {
 			return fmt.Errorf("%s: %w", StateVariable, err)
@@ -161,9 +157,12 @@ func (c *Cluster) adoptListeners(s *state) error {
 	}
 	err := func() error {
 		for _, bind := range binds {
-			i := slices.IndexFunc(left, func(l stateListener) bool { return l.Bind == bind.String() })
+			i := slices.IndexFunc(left, func(l stateListener) bool {
+				b, err := ParseBind(l.Bind)
+				return err == nil && b.Network == bind.Network && b.Address == bind.Address
+			})
 			if i >= 0 {
-				if err := take(i); err != nil {
+				if err := take(i, bind); err != nil {
 					return err
 				}
 				continue
@@ -176,7 +175,11 @@ func (c *Cluster) adoptListeners(s *state) error {
 		}
 		c.addrs = c.binder.Addrs()
 		for len(left) > 0 {
-			if err := take(0); err != nil {
+			bind, err := ParseBind(left[0].Bind)
+			if err != nil {
+				return fmt.Errorf("%s: bind %q: %w", StateVariable, left[0].Bind, err)
+			}
+			if err := take(0, bind); err != nil {
 				return err
 			}
 			c.binder.listeners[len(c.binder.listeners)-1].retired = true

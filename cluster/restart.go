@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -37,7 +36,9 @@ func (k restartKind) String() string {
 // beginRestart begins a restart, or notes it for when the present one is over.
 func (c *Cluster) beginRestart(kind restartKind) error {
 	if c.stopping || !c.stop.begun.IsZero() {
-		return fmt.Errorf("no %s: the server is stopping", kind)
+		err := fmt.Errorf("no %s: the server is stopping", kind)
+		c.log.Warn("a restart was asked for in vain", "err", err)
+		return err
 	}
 	if c.restart != nil {
 		c.again = max(c.again, kind)
@@ -198,9 +199,7 @@ func (c *Cluster) endRestart() {
 	c.closeUnused()
 	if next := c.again; next != noRestart {
 		c.again = noRestart
-		if err := c.beginRestart(next); err != nil && !errors.Is(err, ErrStopped) {
-			c.log.Error("the restart that was asked for meanwhile cannot begin", "err", err)
-		}
+		_ = c.beginRestart(next) // it logs
 	}
 }
 
