@@ -13,7 +13,9 @@ import (
 )
 
 // gapSignals would end the process between two programs, when nobody listens
-// to them, though they mean something else.
+// to them, though they mean something else: in these few milliseconds they are
+// lost. TERM and INT are not: they end the process, and the workers finish what
+// they have begun.
 var gapSignals = []os.Signal{
 	syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTTIN, syscall.SIGTTOU,
 }
@@ -24,17 +26,19 @@ func (c *Cluster) handOverTo(p *program) {
 	for _, h := range slices.Clone(c.handles) {
 		c.stopReader(&h.child, time.Unix(1, 0))
 	}
+	signal.Ignore(gapSignals...)
+	c.env.forget(c.signals)
+	defer c.env.notify(c.signals, masterSignals...)
+	c.takeSignals()
 	s := c.snapshot(p)
 	fd, err := s.write()
-	if err == nil {
+	if err == nil && c.stop.begun.IsZero() {
 		c.log.Info("the new program takes over", "phase", p.phase, "pid", os.Getpid())
-		signal.Ignore(gapSignals...)
 		env := append(c.options.cleanEnv(), fmt.Sprintf("%s=%d", StateVariable, fd))
 		argv := append([]string{padTitle(c.title("master"))}, c.options.Argv[1:]...)
 		err = s.execute(c.env.exec, fd, p.exe, argv, env)
-		closeDescriptor(fd)
-		c.env.notify(c.signals, masterSignals...)
 	}
+	closeDescriptor(fd)
 	for _, h := range c.handles {
 		if h.closedAt.IsZero() {
 			_ = h.child.messages.(interface{ SetReadDeadline(time.Time) error }).SetReadDeadline(time.Time{})
@@ -42,6 +46,18 @@ func (c *Cluster) handOverTo(p *program) {
 		}
 	}
 	c.abandon(err)
+}
+
+// takeSignals does what the signals ask for that have come already.
+func (c *Cluster) takeSignals() {
+	for {
+		select {
+		case s := <-c.signals:
+			c.signal(s)
+		default:
+			return
+		}
+	}
 }
 
 // snapshot is what the next program needs to know.
