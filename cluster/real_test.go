@@ -193,3 +193,37 @@ func memoryOf(t *testing.T, pid int) map[string]int {
 	}
 	return sizes
 }
+
+// TestMasterKilled: its workers leave, and the address is free for the next
+// master.
+func TestMasterKilled(t *testing.T) {
+	c := masterConfig{Directory: release(t, "real real-master"), Bind: "tcp://127.0.0.1:0", Workers: 2}
+	m := startMaster(t, c)
+	m.log.await(t, 1, "all workers booted")
+	load := startPosts(m.addr(), 2)
+	for load.requests.Load() < 20 {
+		time.Sleep(time.Millisecond) // until there is load
+	}
+	c.Bind = "tcp://" + m.addr().String()
+	close(load.stop)
+	load.wg.Wait()
+	m.signal(syscall.SIGKILL)
+	if err := m.Wait(); err == nil {
+		t.Fatal("it was not killed")
+	}
+	deadline := time.Now().Add(patience)
+	for {
+		b, err := Listen(t.Context(), []Bind{{Network: "tcp", Address: m.addr().String()}})
+		if err == nil {
+			_ = b.Close()
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the address is still taken: %v", err)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	next := startMaster(t, c)
+	next.log.await(t, 1, "all workers booted")
+	next.end()
+}
