@@ -79,6 +79,7 @@ func Launch(ctx context.Context, program Program, app App) int {
 		if link != nil {
 			link.Fail(err)
 		}
+		err = rollback(os.Getenv(cluster.StateVariable), err)
 		fmt.Fprintf(program.Stderr, "%s: %v (see \"%s -h\")\n", program.Name, err, program.Name)
 		return ExitUsage
 	}
@@ -156,6 +157,7 @@ type Launcher struct {
 	app    App
 	logger *slog.Logger
 	link   *worker.Link // to the master that has started this process; nil without
+	state  string       // what the program before has left in this process with a hot restart
 
 	stdout, stderr io.Writer
 
@@ -175,7 +177,7 @@ func NewLauncher(config Config, app App) (*Launcher, error) {
 }
 
 func newLauncher(config Config, app App, link *worker.Link, stdout, stderr io.Writer) (*Launcher, error) {
-	l := &Launcher{app: app, logger: config.Logger, link: link, stdout: stdout, stderr: stderr}
+	l := &Launcher{app: app, logger: config.Logger, link: link, stdout: stdout, stderr: stderr, state: takeState()}
 	if l.logger == nil {
 		l.logger = newLogger(stderr, config.Quiet)
 	}
@@ -187,7 +189,30 @@ func newLauncher(config Config, app App, link *worker.Link, stdout, stderr io.Wr
 	if link != nil {
 		link.Fail(err)
 	}
-	return nil, &ExitError{ExitConfig, err}
+	return nil, &ExitError{ExitConfig, rollback(l.state, err)}
+}
+
+// takeState takes what a hot restart has left out of the environment.
+func takeState() string {
+	state := os.Getenv(cluster.StateVariable)
+	if state == "" {
+		return ""
+	}
+	_ = os.Unsetenv(cluster.StateVariable)
+	if argv0, err := cluster.Argv0(state); err == nil {
+		os.Args[0] = argv0
+	}
+	return state
+}
+
+// rollback executes the program again that was here before a hot restart, and
+// has workers, because this one cannot go on. It returns the error where there
+// was none.
+func rollback(state string, err error) error {
+	if state == "" {
+		return err
+	}
+	return cluster.Rollback(state, err)
 }
 
 func (l *Launcher) configure(config Config) (err error) {
@@ -225,18 +250,18 @@ func (l *Launcher) run(ctx context.Context) (err error) {
 	if l.config.Pidfile != "" {
 		file, err := writePidfile(l.config.Pidfile)
 		if err != nil {
-			return fmt.Errorf("pidfile: %w", err)
+			return rollback(l.state, fmt.Errorf("pidfile: %w", err))
 		}
 		defer file.remove()
 	}
 	if l.config.StateFile != "" {
 		remove, err := writeState(l.config.StateFile)
 		if err != nil {
-			return fmt.Errorf("state file: %w", err)
+			return rollback(l.state, fmt.Errorf("state file: %w", err))
 		}
 		defer remove()
 	}
-	if l.config.workers == 0 {
+	if l.config.workers == 0 && l.state == "" {
 		return l.runSingle(ctx)
 	}
 	return l.runMaster(ctx)

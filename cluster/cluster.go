@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/catamount-server/catamount/internal/proctitle"
 	"github.com/catamount-server/catamount/worker"
 )
 
@@ -27,6 +28,8 @@ type Cluster struct {
 	options Options
 	log     *slog.Logger
 	env     env
+
+	processTitle *proctitle.Title
 	roster
 
 	binder   *Binder
@@ -192,7 +195,8 @@ func (c *Cluster) Run(ctx context.Context) error {
 
 func (c *Cluster) begin() {
 	c.oomKills = c.env.killedForMemory()
-	c.setTitle()
+	c.setCommand()
+	c.processTitle = proctitle.New("")
 	for _, h := range c.handles { // adopted
 		c.startReader(h)
 	}
@@ -273,6 +277,7 @@ func (c *Cluster) check(now time.Time, children bool) {
 		c.spawn(o)
 	}
 	c.lookAgain = again
+	c.showTitle()
 	c.announce()
 	c.checkRestart(now)
 }
