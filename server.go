@@ -404,7 +404,8 @@ func (s *Server) stop() *worker.Server {
 }
 
 // Shutdown stops accepting, lets idle connections go without resetting anyone,
-// and waits for what runs. When ctx ends first, its error is returned and what
+// and waits for what runs. Connections that were accepted within the last second
+// have the rest of it to send their first request. When ctx ends first, its error is returned and what
 // runs goes on; Close ends it. Hijacked connections are not waited for.
 func (s *Server) Shutdown(ctx context.Context) error {
 	if w := s.stop(); w != nil {

@@ -120,6 +120,9 @@ func New[T any](o Options, process func(*Place, T)) (*ThreadPool[T], error) {
 	if err != nil {
 		return nil, fmt.Errorf("threadpool: starting ants: %w", err)
 	}
+	if o.Busy != nil {
+		o.Busy.Store(0) // whatever was in it before
+	}
 	p.trimTimer = stoppedTimer(p.trim)
 	p.windowTimer = stoppedTimer(p.rollWindow)
 

@@ -281,6 +281,7 @@ func (s *Server) pauseAccepting(err error) {
 		return
 	}
 	s.gate.paused = true
+	s.showAccepting(false)
 	s.stats.acceptPauses.Add(1)
 	s.log.error(limitKey{event: "accept paused"}, "accepting paused: out of descriptors or memory", "connections", s.reactor.Size(), "err", err)
 	for _, l := range *s.gate.table.Load() {
@@ -296,6 +297,7 @@ func (s *Server) resumeAccepting() {
 		return
 	}
 	s.gate.paused = false
+	s.showAccepting(true)
 	s.log.info(limitKey{event: "accept resumed"}, "accepting resumed")
 	s.rearm()
 }

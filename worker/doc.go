@@ -1,8 +1,8 @@
 // Package worker is one serving process: all HTTP behaviour lives here, between
 // the reactor, the thread pool and the parser.
 //
-// Who calls it: the root package, which fills in its Options and, later, runs
-// it under a master. What a reader meets, in the order of a request:
+// Who calls it: the root package, which fills in its Options and runs it alone or
+// under a master. What a reader meets, in the order of a request:
 //
 //	accept.go    listeners and the gate that decides when to accept
 //	wakeup.go    what the reactor does: read, hand over, time out, write on
@@ -20,6 +20,15 @@
 //	failures.go  where an error becomes an answer, a count and a log line
 //	blocking.go  the mode without a reactor
 //	bridge.go    listeners that are no plain sockets
+//
+// and of a worker's life beside its master and its siblings:
+//
+//	inheritance.go, message.go  what the processes leave and tell each other
+//	child.go     attached to the master; signals.go, title.go
+//	serve.go     the inherited listeners are served
+//	gate.go      who of the siblings accepts a connection
+//	heart.go     pings, and what the shared page is told (pagestats.go)
+//	leave.go     how a worker leaves; handover.go, connections that siblings get
 //
 // Who owns what: a Client belongs to the reactor's goroutine or to one pool
 // goroutine, never to both (package reactor has the protocol). An exchange, the

@@ -360,6 +360,20 @@ func (s *Server) endBatch() {
 	}
 }
 
+// showAccepting tells the siblings that this worker accepts nobody for a while,
+// so that they leave nothing to it, or that it does again.
+func (s *Server) showAccepting(accepts bool) {
+	slot := s.options.Slot
+	if slot == nil {
+		return
+	}
+	from, to := uint32(page.Live), uint32(page.Booting)
+	if accepts {
+		from, to = to, from
+	}
+	slot.State.CompareAndSwap(from, to) // not one that leaves
+}
+
 // patienceOfGate is how long the reactor may sleep while a connection is passed
 // over.
 func (s *Server) patienceOfGate(limit time.Duration) time.Duration {

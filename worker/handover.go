@@ -89,6 +89,15 @@ func (s *Server) mayPart(c *Client) bool {
 // to a sibling as soon as it can.
 func (s *Server) keepsFor(c *Client) bool { return s.handOver.on.Load() && c.bridged == nil }
 
+// sendOn ends a place's part in a client: a sibling goes on with it, whatever is
+// here already of its next request.
+func (s *Server) sendOn(sl *slot, sc *scratch) {
+	sl.Value.exchange.Store(nil)
+	if s.flush(sl, sc, thenIdle) {
+		s.post(sl, StateIdle, sc.now)
+	}
+}
+
 // part gives a client that the reactor owns to a sibling. False: it is still
 // here; perhaps for the moment only, then retryAt is set.
 func (s *Server) part(sl *slot) bool {

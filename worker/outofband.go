@@ -1,7 +1,5 @@
 package worker
 
-import "github.com/catamount-server/catamount/internal/page"
-
 // runOutOfBand calls the application's hook for work that no request should wait
 // for, such as a collection of garbage (Puma's out_of_band). The pool calls it
 // after a request, when no other one runs or waits, and starts none meanwhile.
@@ -19,9 +17,8 @@ func (s *Server) runOutOfBand() {
 	}
 	<-closed
 	defer func() { _ = s.reactor.Do(s.openGate) }()
-	if slot := s.options.Slot; slot != nil && slot.State.CompareAndSwap(uint32(page.Live), uint32(page.Booting)) {
-		defer slot.State.CompareAndSwap(uint32(page.Booting), uint32(page.Live))
-	}
+	s.showAccepting(false)
+	defer s.showAccepting(true)
 	s.options.OutOfBand()
 }
 

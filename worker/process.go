@@ -242,12 +242,8 @@ func (x *exchange) abandon() {
 func (s *Server) next(sl *slot, sc *scratch, inline int, turn int64) *exchange {
 	c := &sl.Value
 	for {
-		if s.handOver.on.Load() && c.bridged == nil {
-			// A sibling goes on with it, whatever is here already.
-			c.exchange.Store(nil)
-			if s.flush(sl, sc, thenIdle) {
-				s.post(sl, StateIdle, sc.now)
-			}
+		if s.keepsFor(c) {
+			s.sendOn(sl, sc)
 			return nil
 		}
 		if c.HasBackToBackRequests() {

@@ -279,6 +279,34 @@ func TestHandOverOfMany(t *testing.T) {
 	}
 }
 
+// What a client sends while its connection is on its way arrives, and so does the
+// end of its sending side.
+func TestHandOverOnTheWay(t *testing.T) {
+	g := startTeam(t, 2, nil)
+	g.only(0)
+	half, gone, talking := dialTCP(t, g.master.addr), dialTCP(t, g.master.addr), dialTCP(t, g.master.addr)
+	for _, c := range []*client{half, gone, talking} {
+		c.send(request("/a", "x"))
+		c.served("/a x")
+	}
+	g.only(-1)
+	g.leave(0) // all three are in the queue now
+	half.send(request("/b", "y"))
+	_ = half.CloseWrite()
+	gone.Close()
+	talking.send(request("/b", "y")[:20])
+	g.only(1)
+	if who := half.served("/b y"); who != "1" {
+		t.Errorf("served by %s, want 1", who)
+	}
+	g.list[1].waitState(StateHead, 1)
+	talking.send(request("/b", "y")[20:])
+	if who := talking.served("/b y"); who != "1" {
+		t.Errorf("served by %s, want 1", who)
+	}
+	g.list[1].until("those who have ended are gone", func() bool { return g.list[1].reactor.Size() == 1 })
+}
+
 // A sibling all of whose places are taken takes idle connections all the same.
 func TestHandOverToABusySibling(t *testing.T) {
 	const many = 200
