@@ -159,9 +159,10 @@ func (c *Cluster) died(h *WorkerHandle, status syscall.WaitStatus, now time.Time
 	c.stopReader(&h.child, now.Add(lastWords))
 	h.child.close()
 	c.forget(h)
+	memory := c.killsForMemory() > 0
 	exit := Exit{
 		Index: h.Index, PID: h.PID, Phase: h.Phase(), Status: status,
-		Reason: c.exitReason(h, status), Expected: h.stage == Terminating && h.killedAt.IsZero(),
+		Reason: c.exitReason(h, status, memory), Expected: h.stage == Terminating && h.killedAt.IsZero(),
 	}
 	log := c.worker(h).With("reason", exit.Reason)
 	if requests := serving(h.slot()); len(requests) > 0 {
@@ -181,7 +182,11 @@ func (c *Cluster) died(h *WorkerHandle, status syscall.WaitStatus, now time.Time
 		if !h.bootedAt.IsZero() && now.Sub(h.bootedAt) >= healthyAfter {
 			h.page.slots[h.Index].crashes = 0
 		}
-		h.page.crashed(h.Index, now)
+		// Whom somebody else has killed has done nothing wrong: its successor need
+		// not wait, however often that happens.
+		if h.stage != Booted || !status.Signaled() || status.Signal() != syscall.SIGKILL || !h.killedAt.IsZero() || memory {
+			h.page.crashed(h.Index, now)
+		}
 		if h.stage == Started {
 			c.counts.BootFailures++
 			c.bootFailed(h.program, exit.Reason)
@@ -217,11 +222,16 @@ func (p *sharedPage) crashed(index int, now time.Time) {
 	slot.notBefore = now.Add(backOff(slot.crashes))
 }
 
+// killsForMemory is how many processes the kernel has killed for want of memory
+// since the last look.
+func (c *Cluster) killsForMemory() uint64 {
+	before := c.oomKills
+	c.oomKills = c.env.killedForMemory()
+	return c.oomKills - before
+}
+
 // exitReason says in words how a worker has ended.
-func (c *Cluster) exitReason(h *WorkerHandle, status syscall.WaitStatus) string {
-	oomKills := c.env.killedForMemory()
-	memory := oomKills > c.oomKills
-	c.oomKills = oomKills
+func (c *Cluster) exitReason(h *WorkerHandle, status syscall.WaitStatus, memory bool) string {
 	switch {
 	case !h.killedAt.IsZero():
 		return "killed by the master: " + h.why

@@ -379,3 +379,31 @@ func TestForkHooks(t *testing.T) {
 		}
 	})
 }
+
+// TestKilledFromOutside: a worker that somebody kills is replaced at once, the
+// twentieth time as well. One that the kernel kills for memory has to wait.
+func TestKilledFromOutside(t *testing.T) {
+	bubble(t, Options{Workers: 2}, obedient, func(t *testing.T, r *running, s *fakeSystem) {
+		synctest.Wait()
+		pid := 102
+		for range 20 {
+			s.process(pid).end(syscall.WaitStatus(syscall.SIGKILL))
+			synctest.Wait()
+			live := s.live()
+			if len(live) != 2 {
+				t.Fatalf("%d workers", len(live))
+			}
+			pid = live[1].pid
+		}
+		for range 2 {
+			s.locked(func() { s.oomKills++ })
+			s.process(pid).end(syscall.WaitStatus(syscall.SIGKILL))
+			synctest.Wait()
+			live := s.live()
+			pid = live[len(live)-1].pid
+		}
+		if n := len(s.live()); n != 1 {
+			t.Errorf("%d workers; the second time that memory was short its successor should wait", n)
+		}
+	})
+}
