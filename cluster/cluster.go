@@ -59,6 +59,7 @@ type Cluster struct {
 	orphansAt time.Time // when children that are nobody's are to be reaped
 	retireAt  time.Time // when to look again who has passed a threshold
 	oomKills  uint64
+	shown     string // the title in ps
 	counts    Counts
 
 	events   chan event
@@ -192,7 +193,6 @@ func (c *Cluster) Run(ctx context.Context) error {
 
 func (c *Cluster) begin() {
 	c.oomKills = c.env.killedForMemory()
-	c.setTitle()
 	for _, h := range c.handles { // adopted
 		c.startReader(h)
 	}
@@ -274,6 +274,7 @@ func (c *Cluster) check(now time.Time, children bool) {
 	}
 	c.lookAgain = again
 	c.announce()
+	c.setTitle()
 	c.checkRestart(now)
 }
 

@@ -184,7 +184,6 @@ func (c *Cluster) checkRestart(now time.Time) {
 	}
 	c.fallback = nil
 	c.binder.closeRetired()
-	c.setTitle()
 	c.hook("AfterBooted", func() {
 		if c.options.Hooks.AfterBooted != nil {
 			c.options.Hooks.AfterBooted()

@@ -29,6 +29,11 @@ func (c *Cluster) setTitle() {
 	if c.options.State == "" || c.target == nil {
 		return
 	}
+	title := fmt.Sprintf("%s phase %d, %d/%d workers", c.title("master"), c.target.phase, c.roster.booted(), c.wanted)
+	if title == c.shown {
+		return
+	}
+	c.shown = title
 	// The name of the process would be that of the descriptor that was executed.
 	_ = os.WriteFile("/proc/self/comm", []byte(filepath.Base(c.options.Argv[0])), 0)
 	words, err := os.ReadFile("/proc/self/cmdline")
@@ -45,11 +50,8 @@ func (c *Cluster) setTitle() {
 		return // all this is for show
 	}
 	defer memory.Close()
-	title := padTitle(c.title(fmt.Sprintf("master [phase %d]", c.target.phase)))
-	if len(title) < room {
-		title += strings.Repeat(" ", room-len(title))
-	}
-	_, _ = memory.WriteAt([]byte(title[:room]), at)
+	text := title + strings.Repeat(" ", max(0, room-len(title)))
+	_, _ = memory.WriteAt([]byte(text[:room]), at)
 }
 
 // commandLineAt is the address of the command line: field 48 of
