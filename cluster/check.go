@@ -18,6 +18,10 @@ const (
 	// healthyAfter is how long a worker has to serve for its slot's crashes to
 	// be forgotten.
 	healthyAfter = time.Minute
+	// killedPause is the least time between two starts of a slot whose worker
+	// somebody has killed: nothing is wrong with the program, so it needs no
+	// back-off, but whoever kills may do so again.
+	killedPause = 50 * time.Millisecond
 )
 
 // backOff is how long to wait for a worker's next start after so many crashes

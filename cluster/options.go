@@ -119,6 +119,8 @@ type Exit struct {
 	Reason string
 	// Expected: it was told to go.
 	Expected bool
+	// Memory: the kernel has killed it for lack of memory.
+	Memory bool
 }
 
 // MostWorkers is how many workers there can be: the shared page needs room for

@@ -159,11 +159,11 @@ func (c *Cluster) died(h *WorkerHandle, status syscall.WaitStatus, now time.Time
 	c.stopReader(&h.child, now.Add(lastWords))
 	h.child.close()
 	c.forget(h)
-	memory := c.killsForMemory() > 0
 	exit := Exit{
 		Index: h.Index, PID: h.PID, Phase: h.Phase(), Status: status,
-		Reason: c.exitReason(h, status, memory), Expected: h.stage == Terminating && h.killedAt.IsZero(),
+		Expected: h.stage == Terminating && h.killedAt.IsZero(),
 	}
+	exit.Reason, exit.Memory = c.exitReason(h, status)
 	log := c.worker(h).With("reason", exit.Reason)
 	if requests := serving(h.slot()); len(requests) > 0 {
 		log = log.With("serving", requests)
@@ -182,9 +182,9 @@ func (c *Cluster) died(h *WorkerHandle, status syscall.WaitStatus, now time.Time
 		if !h.bootedAt.IsZero() && now.Sub(h.bootedAt) >= healthyAfter {
 			h.page.slots[h.Index].crashes = 0
 		}
-		// Whom somebody else has killed has done nothing wrong: its successor need
-		// not wait, however often that happens.
-		if h.stage != Booted || !status.Signaled() || status.Signal() != syscall.SIGKILL || !h.killedAt.IsZero() || memory {
+		if h.stage == Booted && status.Signaled() && status.Signal() == syscall.SIGKILL && h.killedAt.IsZero() && !exit.Memory {
+			h.page.slots[h.Index].notBefore = h.startedAt.Add(killedPause)
+		} else {
 			h.page.crashed(h.Index, now)
 		}
 		if h.stage == Started {
@@ -222,34 +222,30 @@ func (p *sharedPage) crashed(index int, now time.Time) {
 	slot.notBefore = now.Add(backOff(slot.crashes))
 }
 
-// killsForMemory is how many processes the kernel has killed for want of memory
-// since the last look.
-func (c *Cluster) killsForMemory() uint64 {
-	before := c.oomKills
-	c.oomKills = c.env.killedForMemory()
-	return c.oomKills - before
-}
-
-// exitReason says in words how a worker has ended.
-func (c *Cluster) exitReason(h *WorkerHandle, status syscall.WaitStatus, memory bool) string {
+// exitReason says in words how a worker has ended, and whether it was for lack
+// of memory.
+func (c *Cluster) exitReason(h *WorkerHandle, status syscall.WaitStatus) (reason string, memory bool) {
+	oomKills := c.env.killedForMemory()
+	grown := oomKills > c.oomKills
+	c.oomKills = oomKills
 	switch {
 	case !h.killedAt.IsZero():
-		return "killed by the master: " + h.why
-	case status.Signaled() && status.Signal() == syscall.SIGKILL && memory:
-		return "killed for memory: the kernel's OOM killer (see memory.max and Options.MaxMemory)"
+		return "killed by the master: " + h.why, false
+	case status.Signaled() && status.Signal() == syscall.SIGKILL && grown:
+		return "killed for memory: the kernel's OOM killer (see memory.max and Options.MaxMemory)", true
 	case status.Signaled():
-		return "killed by " + signalName(status.Signal())
+		return "killed by " + signalName(status.Signal()), false
 	case status.ExitStatus() == 0 && h.stage == Terminating:
-		return "stopped"
+		return "stopped", false
 	}
-	reason := fmt.Sprintf("exit code %d", status.ExitStatus())
+	reason = fmt.Sprintf("exit code %d", status.ExitStatus())
 	if what, ok := exitCodes[status.ExitStatus()]; ok {
 		reason += ", " + what
 	}
 	if h.failure != "" {
 		reason += ": " + h.failure
 	}
-	return reason
+	return reason, false
 }
 
 var exitCodes = map[int]string{

@@ -94,6 +94,12 @@ func (p *ThreadPool[T]) next(pl *Place) (t T, out outcome) {
 		if notFull != nil || pl.turns%turnsPerYield == 0 && p.todo.size > 0 {
 			p.pause(notFull)
 		}
+		if p.onIdle != nil && p.busy == 0 && p.todo.size == 0 && !p.shutdown {
+			p.publish()
+			p.mu.Unlock()
+			p.call(p.onIdle) // this processor is on its way to the todo: no other one is started
+			p.mu.Lock()
+		}
 	}
 	if pl.detached.Load() && !p.rejoin(pl) {
 		p.unlockLast()

@@ -23,14 +23,18 @@ type listener struct {
 	// passed: connections that wait here are left to siblings, see gate.go; the
 	// reactor does not watch it meanwhile.
 	passed bool
-	done   chan error // what Serve returns
+	// kept: what comes from here are connections that siblings hand over.
+	kept bool
+	done chan error // what Serve returns
 	// accept is acceptBatch bound to this listener, made once.
 	accept func(fd uintptr)
 	failed error // of the last acceptBatch
 	// drained: accept has found the queue empty, so that every connection from
 	// now on has inherited the listener's options.
 	drained bool
-	once    sync.Once
+	// multipath: what is accepted inherits none of the options set here.
+	multipath bool
+	once      sync.Once
 }
 
 // close closes the socket, once: some listeners mind.
@@ -146,6 +150,7 @@ func (s *Server) openListener(l *listener) error {
 		if tuneErr := tune(l.fd, &s.options.Liveness); tuneErr != nil {
 			s.options.Logger.Warn("listener could not be tuned", "addr", l.addr.String(), "err", tuneErr)
 		}
+		l.multipath = isMultipath(l.fd)
 		err = s.arm(l)
 	}); controlErr != nil {
 		return controlErr
@@ -249,8 +254,8 @@ func (s *Server) acceptBatch(l *listener, fd int) error {
 			}
 			return err
 		}
-		if !l.drained {
-			_ = tune(client, &s.options.Liveness) // it waited since before the listener was tuned
+		if !l.drained || l.multipath { // it may have waited since before the listener was tuned
+			_ = tune(client, &s.options.Liveness)
 		}
 		s.adopt(l, client, peer, nil)
 		if g := s.gate.siblings; g != nil {

@@ -42,12 +42,7 @@ func (s *Server) finish(sl *slot, sc *scratch) *exchange {
 // when the client is gone, and has been handed back.
 func (s *Server) waitForBytes(sl *slot, sc *scratch) (gone bool) {
 	c := &sl.Value
-	if s.draining.Load() && s.mayPart(c) {
-		s.post(sl, c.state, c.since)
-		return true
-	}
-	if s.draining.Load() && !c.inFlight() {
-		s.handBack(sl, sc, thenLinger)
+	if s.draining.Load() && s.letGoFromPool(sl, sc) {
 		return true
 	}
 	timeout := time.Duration(0)
@@ -69,7 +64,10 @@ func (s *Server) waitForBytes(sl *slot, sc *scratch) (gone bool) {
 		return false
 	}
 	if !c.inFlight() {
-		if c.state == StateIdle && !s.draining.Load() {
+		if s.draining.Load() {
+			return s.letGoFromPool(sl, sc)
+		}
+		if c.state == StateIdle {
 			s.stats.idleClosed.Add(1)
 		}
 		s.handBack(sl, sc, thenLinger)
@@ -77,5 +75,20 @@ func (s *Server) waitForBytes(sl *slot, sc *scratch) (gone bool) {
 	}
 	s.noteTimeout(sl, sc.now)
 	s.closeFromPool(sl, sc, 408, "")
+	return true
+}
+
+// letGoFromPool ends the waiting for a client because the server leaves. False:
+// part of a request is here, and the rest is awaited.
+func (s *Server) letGoFromPool(sl *slot, sc *scratch) bool {
+	c := &sl.Value
+	switch {
+	case s.mayPart(c):
+		s.post(sl, c.state, c.since) // to a sibling
+	case c.inFlight():
+		return false
+	default:
+		s.handBack(sl, sc, thenLinger)
+	}
 	return true
 }

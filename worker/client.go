@@ -184,11 +184,19 @@ func (s *Server) TryToFinish(sl *slot, head *parser.Head, fresh []byte, now int6
 		headAt = p.headAt
 		p.parsing = false
 	}
-	if x.body == nil && n == len(input) && !kept {
-		if head.ExpectOther && head.Minor > 0 {
-			x.abandon()
-			return nil, errExpectation
+	if head.ExpectOther && head.Minor > 0 {
+		x.abandon()
+		return nil, errExpectation
+	}
+	switch {
+	case x.body != nil:
+	case kept: // in a pipeline, or it came in pieces
+		p.off += n
+		if p.off == len(p.in.B) {
+			c.settle()
 		}
+		return x, nil
+	case n == len(input):
 		return x, nil // the usual case: nothing before it, nothing behind it
 	}
 	return s.startBody(sl, x, head, input[n:], kept, headAt, now)
@@ -220,10 +228,6 @@ func (s *Server) keepPartial(c *Client, head *parser.Head, input []byte, kept bo
 // startBody takes the first bytes behind a whole head.
 func (s *Server) startBody(sl *slot, x *exchange, head *parser.Head, rest []byte, kept bool, headAt, now int64) (*exchange, error) {
 	c := &sl.Value
-	if head.ExpectOther && head.Minor > 0 {
-		x.abandon()
-		return nil, errExpectation
-	}
 	whole := true
 	streams := x.body != nil && s.wantsStream(x)
 	if streams {

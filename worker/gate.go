@@ -61,18 +61,19 @@ func connectionSlack(n int64) int64 { return 1 + n/8 }
 
 // decide says whether the worker with mine accepts a connection that waits, or
 // else how long it is to leave it to the others. Of two workers at most one
-// declines in favour of the other.
-func decide(mine load, siblings []load) (accept bool, patience time.Duration) {
+// declines in favour of the other. kept is a connection that a sibling hands
+// over: as a rule it is idle, and needs no place yet.
+func decide(mine load, siblings []load, kept bool) (accept bool, patience time.Duration) {
 	for _, sibling := range siblings {
 		switch {
 		case !sibling.hasLess(mine):
-		case mine.isFree():
+		case mine.isFree() || kept:
 			return false, siblingPatience
 		default:
 			return false, placePatience
 		}
 	}
-	if mine.isFree() {
+	if mine.isFree() || kept {
 		return true, 0
 	}
 	// No place is free anywhere. Where requests of connections that are kept
@@ -185,12 +186,12 @@ func (g *siblings) hasLive() bool {
 
 // mayAccept decides about a connection that waits. After false it is to be asked
 // again by g.until.
-func (g *siblings) mayAccept(now int64) bool {
+func (g *siblings) mayAccept(now int64, kept bool) bool {
 	if g.granted {
 		g.granted = false
 		return true
 	}
-	accept, patience := decide(g.mine(now), g.others())
+	accept, patience := decide(g.mine(now), g.others(), kept)
 	switch {
 	case accept:
 	case g.since == 0:
@@ -256,7 +257,7 @@ func (g *siblings) publish(connections int64) {
 // mayAccept is asked before each accept.
 func (s *Server) mayAccept(l *listener) bool {
 	g := s.gate.siblings
-	if g == nil || g.mayAccept(s.reactor.Now()) {
+	if g == nil || g.mayAccept(s.reactor.Now(), l.kept) {
 		return true
 	}
 	s.passOver(l)
@@ -293,10 +294,10 @@ func (s *Server) lookAgain() {
 			continue
 		}
 		now := s.reactor.Now()
-		if accept, _ := decide(g.mine(now), g.others()); !accept {
+		if accept, _ := decide(g.mine(now), g.others(), l.kept); !accept {
 			if now < g.until {
 				s.awaitPlace()
-				return
+				continue
 			}
 			if !isReadable(l.fd) {
 				l.passed = false
@@ -307,9 +308,9 @@ func (s *Server) lookAgain() {
 				}
 				continue
 			}
-			if !g.mayAccept(now) {
+			if !g.mayAccept(now, l.kept) {
 				s.awaitPlace()
-				return
+				continue
 			}
 		}
 		s.takeUp(l)
@@ -367,7 +368,7 @@ func (s *Server) patienceOfGate(limit time.Duration) time.Duration {
 		return limit
 	}
 	now := s.reactor.Now()
-	if accept, _ := decide(g.mine(now), g.others()); accept {
+	if accept, _ := decide(g.mine(now), g.others(), false); accept {
 		return 0 // a place has become free since the reactor looked
 	}
 	left := max(time.Duration(g.until-now), 0)

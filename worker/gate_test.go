@@ -45,8 +45,25 @@ func TestDecide(t *testing.T) {
 		{"a few more idle connections", load{0, 4, 10}, loads{{0, 4, 8}}, true, 0},
 		{"more idle connections, less busy", load{0, 4, 12}, loads{{1, 4, 8}}, true, 0},
 	} {
-		if accept, patience := decide(c.mine, c.siblings); accept != c.accept || patience != c.patience {
+		if accept, patience := decide(c.mine, c.siblings, false); accept != c.accept || patience != c.patience {
 			t.Errorf("%s: decide(%v, %v) = %v, %v; want %v, %v", c.name, c.mine, c.siblings, accept, patience, c.accept, c.patience)
+		}
+	}
+}
+
+// A connection that is handed over needs no place.
+func TestDecideAboutKeptConnections(t *testing.T) {
+	for _, c := range []struct {
+		mine, sibling load
+		accept        bool
+	}{
+		{load{2, 2, 0}, load{2, 2, 0}, true},
+		{load{9, 2, 0}, load{2, 2, 0}, true},
+		{load{2, 2, 0}, load{0, 2, 0}, false},
+		{load{0, 2, 9}, load{0, 2, 1}, false},
+	} {
+		if accept, patience := decide(c.mine, []load{c.sibling}, true); accept != c.accept || patience > siblingPatience {
+			t.Errorf("decide(%v, %v) = %v, %v; want %v", c.mine, c.sibling, accept, patience, c.accept)
 		}
 	}
 }
@@ -65,7 +82,7 @@ func TestDecideAlwaysFindsSomebody(t *testing.T) {
 		}
 		accepts := 0
 		for i, mine := range workers {
-			if accept, patience := decide(mine, slices.Delete(slices.Clone(workers), i, i+1)); accept {
+			if accept, patience := decide(mine, slices.Delete(slices.Clone(workers), i, i+1), false); accept {
 				accepts++
 			} else if patience <= 0 {
 				t.Fatalf("%v of %v declines for %v", mine, workers, patience)
@@ -96,7 +113,7 @@ func TestSuspects(t *testing.T) {
 	ms := int64(time.Millisecond)
 	step := func(now int64, want bool, why string) {
 		t.Helper()
-		if got := g.mayAccept(now); got != want {
+		if got := g.mayAccept(now, false); got != want {
 			t.Errorf("at %d ms: mayAccept = %v, want %v: %s", now/ms, got, want, why)
 		}
 	}

@@ -117,6 +117,7 @@ func (s *Server) part(sl *slot) bool {
 	default:
 		s.log.error(limitKey{event: "hand-over"}, "connections cannot be handed over to siblings; they are closed instead", "err", err)
 		h.on.Store(false)
+		_ = s.reactor.Do(s.drainWaiting)
 		return false
 	}
 	h.failingSince = 0
@@ -269,7 +270,7 @@ func (s *Server) takeHandedOver(l *listener, fd int) error {
 		}
 		s.takeOver(descriptors[0], &record)
 		if g := s.gate.siblings; g != nil {
-			g.accepted(s.reactor.BatchTime(), s.reactor.Size())
+			g.publish(int64(s.reactor.Size()))
 		}
 	}
 	return nil

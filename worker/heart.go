@@ -2,6 +2,7 @@ package worker
 
 import (
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +27,7 @@ type heart struct {
 	idleServe uint64
 
 	quit, ended chan struct{}
+	once        sync.Once
 }
 
 // idleAfter is how long a worker has no request before it says that it is idle.
@@ -43,7 +45,7 @@ func newHeart(l *Link, s *Server, interval time.Duration) *heart {
 }
 
 func (h *heart) stop() {
-	close(h.quit)
+	h.once.Do(func() { close(h.quit) })
 	<-h.ended
 }
 

@@ -96,6 +96,9 @@ func (d *departure) end() {
 	if d.options.BeforeShutdown != nil {
 		d.options.BeforeShutdown()
 	}
+	if d.heart != nil {
+		d.heart.stop() // nothing comes after the last message
+	}
 	_ = d.link.tell(KindTerm, d.link.inheritance.Index, "")
 }
 

@@ -84,8 +84,8 @@ type Options struct {
 	// record's address. Nil: nothing is recorded.
 	OnRequest func(*AccessRecord)
 	// OutOfBand is called after a request when no other one runs or waits.
-	// Meanwhile no connections are accepted; requests on those that there are
-	// are served. It is not called while it runs.
+	// Meanwhile no connections are accepted, and requests on those that there are
+	// wait: it is for work of milliseconds that would disturb them.
 	OutOfBand func()
 
 	Timeouts Timeouts

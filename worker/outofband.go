@@ -1,27 +1,28 @@
 package worker
 
-import "sync/atomic"
+import "github.com/catamount-server/catamount/internal/page"
 
-// outOfBand is the application's hook for work that no request should wait for,
-// such as a collection of garbage (Puma's out_of_band). It runs after a request,
-// when no other one runs or waits; meanwhile connections are left to the
-// siblings.
-type outOfBand struct {
-	hook    func()
-	running atomic.Bool
-}
-
-// requestDone is called by a place that has finished a request. The place itself
-// still counts as busy.
-func (s *Server) requestDone() {
-	o := s.outOfBand
-	if o == nil || s.draining.Load() || !s.pool.Last() || !o.running.CompareAndSwap(false, true) {
+// runOutOfBand calls the application's hook for work that no request should wait
+// for, such as a collection of garbage (Puma's out_of_band). The pool calls it
+// after a request, when no other one runs or waits, and starts none meanwhile.
+// New connections are left to the siblings.
+func (s *Server) runOutOfBand() {
+	if s.draining.Load() {
 		return
 	}
-	defer o.running.Store(false)
-	_ = s.reactor.Do(s.closeGate)
+	closed := make(chan struct{})
+	if s.reactor.Do(func() {
+		s.closeGate()
+		close(closed)
+	}) != nil {
+		return
+	}
+	<-closed
 	defer func() { _ = s.reactor.Do(s.openGate) }()
-	o.hook()
+	if slot := s.options.Slot; slot != nil && slot.State.CompareAndSwap(uint32(page.Live), uint32(page.Booting)) {
+		defer slot.State.CompareAndSwap(uint32(page.Booting), uint32(page.Live))
+	}
+	s.options.OutOfBand()
 }
 
 // closeGate stops accepting, until openGate.

@@ -203,7 +203,7 @@ func (s *Server) patience() time.Duration {
 	// First take the promise back, then look whether somebody waits, then give
 	// it again: who submits after the look finds it taken back.
 	o.watching.Store(false)
-	if s.pool.Backlog() == 0 {
+	if !s.pool.HasBacklog() {
 		return limit
 	}
 	o.watching.Store(true)

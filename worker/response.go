@@ -103,14 +103,17 @@ func (w *response) init(x *exchange, head *parser.Head) {
 	w.closeAfter = w.asked
 }
 
-// Header implements http.ResponseWriter.
+// Header implements http.ResponseWriter. A goroutine that the handler has left
+// behind may call it while the answer is completed: hence the lock.
 func (w *response) Header() http.Header {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.header == nil {
-		w.header = make(http.Header)
+	header := w.header
+	if header == nil {
+		header = make(http.Header)
+		w.header = header
 	}
-	return w.header
+	w.mu.Unlock()
+	return header
 }
 
 // WriteHeader implements http.ResponseWriter. Codes from 100 to 199, except

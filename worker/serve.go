@@ -131,6 +131,7 @@ func (s *Server) takeFrom(queue int) error {
 	if err != nil {
 		return err
 	}
+	entry.kept = true
 	entry.accept = func(fd uintptr) { entry.failed = s.takeHandedOver(entry, int(fd)) }
 	return s.watch(entry)
 }

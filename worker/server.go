@@ -28,6 +28,7 @@ type Server struct {
 	// its fields.
 	shadow    *http.Server
 	aliveLine string // the Keep-Alive field, or ""
+	usualEnd  string // of the head of an answer after which the connection goes on
 	floor     []byte // see heapFloor; never read
 	overload  overload
 	dumps     stackDumps
@@ -53,7 +54,6 @@ type Server struct {
 	// stopping is the master's word that all workers are to leave soon; nil alone.
 	stopping   *atomic.Uint32
 	handOver   handOver
-	outOfBand  *outOfBand // nil without a hook
 	draining   atomic.Bool
 	drainBegun chan struct{} // closed when draining becomes true
 	drained    chan struct{} // closed when no client is left after that
@@ -105,13 +105,11 @@ func NewServer(options Options) (*Server, error) {
 	if options.Page != nil {
 		s.stopping = &options.Page.Global().Stopping
 	}
-	if options.OutOfBand != nil {
-		s.outOfBand = &outOfBand{hook: options.OutOfBand}
-	}
 	s.overload.init(&options)
 	if options.Timeouts.AdvertisedIdle >= time.Second && options.KeepAlive {
 		s.aliveLine = "Keep-Alive: timeout=" + strconv.Itoa(int(options.Timeouts.AdvertisedIdle/time.Second)) + "\r\n"
 	}
+	s.usualEnd = aliveFields(s.aliveLine) + "\r\n"
 	var err error
 	s.reactor, err = reactor.New[Client](reactorSide{s}, reactor.Options{
 		Poller:         options.poller,
@@ -123,6 +121,9 @@ func NewServer(options Options) (*Server, error) {
 		return nil, err
 	}
 	poolOptions := threadpool.Options{Min: options.MinThreads, Max: options.MaxThreads, OnPanic: s.placePanicked}
+	if options.OutOfBand != nil {
+		poolOptions.OnIdle = s.runOutOfBand
+	}
 	if options.Slot != nil {
 		options.Slot.Places.Store(int64(options.MaxThreads))
 		poolOptions.Busy = &options.Slot.Busy
@@ -295,11 +296,18 @@ func (s *Server) end() {
 
 // Close ends everything at once: listeners and connections are closed, the
 // contexts of running requests are cancelled. Handlers that do not heed them
-// go on without a connection; Close does not wait for them.
+// go on without a connection; Close does not wait for them. Nothing is sent any
+// more when it has returned, so a handler that calls it answers nobody. The
+// reactor's own goroutine must not call it.
 func (s *Server) Close() error {
 	s.beginDrain()
-	if err := s.reactor.Do(s.closeAll); errors.Is(err, reactor.ErrStopped) {
+	closed := make(chan struct{})
+	if err := s.reactor.Do(func() { s.closeAll(); close(closed) }); errors.Is(err, reactor.ErrStopped) {
 		return nil
+	}
+	select {
+	case <-closed:
+	case <-s.finished:
 	}
 	go func() { // ends when the last handler has returned
 		<-s.drained

@@ -279,6 +279,36 @@ func TestHandOverOfMany(t *testing.T) {
 	}
 }
 
+// A sibling all of whose places are taken takes idle connections all the same.
+func TestHandOverToABusySibling(t *testing.T) {
+	const many = 200
+	release := make(chan struct{})
+	g := startTeam(t, 2, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/wait" {
+			<-release
+		}
+	}, func(o *Options) { o.MaxThreads = 1 })
+	g.only(1)
+	busy := dialTCP(t, g.master.addr)
+	busy.send(request("/wait", ""))
+	awaitBusy(t, g.page.Slot(1), 1)
+	g.only(0)
+	for range many {
+		dialTCP(t, g.master.addr)
+	}
+	g.list[0].waitState(StateNew, many)
+	g.only(1)
+	began := time.Now()
+	g.leave(0)
+	g.list[1].until("all have come", func() bool { return g.list[1].Stats().TakenOver == many })
+	t.Logf("%d connections handed over to a busy sibling in %v", many, time.Since(began))
+	if took := time.Since(began); took > 5*time.Second { // at placePatience each it would be ten
+		t.Errorf("took %v", took)
+	}
+	close(release)
+	busy.served("")
+}
+
 // Without a sibling connections are let go, as at Shutdown.
 func TestHandOverToNobody(t *testing.T) {
 	g := startTeam(t, 1, nil)

@@ -53,6 +53,36 @@ func (c *counters) countAnswer(place, status int) {
 	c.shards[place%statShards].answer[class].Add(1)
 }
 
+// tally is what a place has counted since its output was last sent: so the
+// requests of a pipeline share what counting costs.
+type tally struct {
+	inPlace uint32    // requests that followed the last one at once, without a wait
+	answers [6]uint32 // see statShard
+}
+
+func (t *tally) countAnswer(status int) {
+	class := status / 100
+	if class >= len(t.answers) {
+		class = 0
+	}
+	t.answers[class]++
+}
+
+// publish adds what a place has counted.
+func (c *counters) publish(place int, t *tally) {
+	shard := &c.shards[place%statShards]
+	if t.inPlace > 0 {
+		shard.waits[0].Add(uint64(t.inPlace))
+		t.inPlace = 0
+	}
+	for class, n := range t.answers {
+		if n > 0 {
+			shard.answer[class].Add(uint64(n))
+			t.answers[class] = 0
+		}
+	}
+}
+
 // Stats is a snapshot of a server. The names of the first group are Puma's.
 type Stats struct {
 	Backlog       int    `json:"backlog"`        // requests in the todo

@@ -181,7 +181,7 @@ const (
 // requests go to the pool without having been kept anywhere else.
 func (s *Server) read(sl *slot) {
 	for range readShare {
-		sl.ClearReadable()
+		s.reactor.ClearReadable(sl)
 		n, err := s.sockets.receive(sl.FD(), s.readBuffer)
 		if err == errWouldBlock {
 			s.await(sl)

@@ -16,8 +16,8 @@ type cpuFigures struct {
 
 // measureCPU answers: what does one request cost the server?
 func measureCPU(s settings, out io.Writer) error {
-	fmt.Fprintf(out, "CPU per request: GET, %d-byte answer, %d keep-alive connections, pipelined ×%d; %d rounds of %v after %v\n\n",
-		len(answer), s.conns, s.pipeline, s.rounds, s.duration, s.warmup)
+	fmt.Fprintf(out, "CPU per request: GET, %d-byte answer, %d header fields, %d keep-alive connections, pipelined ×%d; %d rounds of %v after %v\n\n",
+		len(answer), s.fields, s.conns, s.pipeline, s.rounds, s.duration, s.warmup)
 	figures := map[string]*cpuFigures{}
 	for round := range s.rounds {
 		for _, name := range s.servers {
@@ -43,7 +43,7 @@ func measureCPU(s settings, out io.Writer) error {
 	fmt.Fprintln(out, "\nA server that was not busy waited for the load, or for other programs; it then pays a wake-up for fewer requests.")
 
 	fmt.Fprintln(out, "\nratios of CPU per request, paired by round:")
-	for _, peer := range []string{"fasthttp", "nethttp"} {
+	for _, peer := range []string{"epoll", "fasthttp", "nethttp"} {
 		if !slices.Contains(s.servers, peer) {
 			continue
 		}
@@ -64,7 +64,7 @@ func (f *cpuFigures) measure(name string, s settings) error {
 	}
 	defer srv.stop()
 
-	l := load{addr: srv.addr, conns: s.conns, duration: s.warmup, pipeline: s.pipeline}
+	l := load{addr: srv.addr, conns: s.conns, duration: s.warmup, pipeline: s.pipeline, fields: s.fields}
 	if _, err := runWrk(l); err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ type settings struct {
 	conns    int // ordinary clients
 	threads  int // places of Catamount's pool
 	pipeline int
+	fields   int // of each request
 	idle     int // connections; 0: another mode
 	slow     int // clients; 0: another mode
 
@@ -70,6 +71,7 @@ func parse(args []string) (s settings, err error) {
 	fs.IntVar(&s.conns, "c", 64, "keep-alive connections of wrk")
 	fs.IntVar(&s.threads, "threads", 16, "places of Catamount's thread pool")
 	fs.IntVar(&s.pipeline, "pipeline", 1, "requests that wrk sends in a row")
+	fs.IntVar(&s.fields, "fields", 1, "header fields of a request, from 1 (Host) to 30")
 	fs.IntVar(&s.idle, "idle", 0, "measure the memory of `N` idle connections")
 	fs.IntVar(&s.slow, "slow", 0, "measure the throughput beside `N` clients that send a byte a second")
 	fs.StringVar(&s.serve, "serve", "", "internal: be the server of this `name`")
@@ -84,6 +86,9 @@ func parse(args []string) (s settings, err error) {
 	}
 	if min(s.rounds, s.conns, s.pipeline, s.threads) < 1 || min(s.duration, s.warmup) < time.Second {
 		return s, errors.New("-rounds, -c, -pipeline and -threads want at least 1, -d and -warmup at least 1s")
+	}
+	if s.fields < 1 || s.fields > 30 {
+		return s, fmt.Errorf("-fields is %d, want 1 to 30", s.fields)
 	}
 	if s.idle < 0 || s.slow < 0 || s.idle > 0 && s.slow > 0 {
 		return s, errors.New("-idle and -slow want a positive number, and exclude each other")

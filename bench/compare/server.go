@@ -35,6 +35,7 @@ var servers = map[string]func(l net.Listener, threads int) error{
 	"catamount":          func(l net.Listener, threads int) error { return serveCatamount(l, threads, true) },
 	"catamount-blocking": func(l net.Listener, threads int) error { return serveCatamount(l, threads, false) },
 	"nethttp":            func(l net.Listener, _ int) error { return http.Serve(l, http.HandlerFunc(hello)) },
+	"epoll":              func(l net.Listener, _ int) error { return serveFloor(l) },
 	"fasthttp":           func(l net.Listener, _ int) error { return serveFasthttp(l) },
 }
 

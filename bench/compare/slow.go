@@ -15,6 +15,8 @@ type slowFigures struct {
 	closed        series // slow connections that the server closed meanwhile
 	load          series // percent of the load's processor that the slow clients took from wrk
 	failed        series // ordinary requests that timed out or broke
+	cost          series // microseconds of the server's CPU per ordinary request, alone
+	costBeside    series // and beside the slow clients, whose handling is in it
 }
 
 // measureSlow answers: what is left for ordinary clients while others send
@@ -43,7 +45,26 @@ func measureSlow(s settings, out io.Writer) error {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%.0f\t%.0f\t%.1f\t%.0f\n", name, f.alone.format(0), f.beside.format(0),
 			f.beside.over(f.alone).format(3), f.slow.median(), f.closed.median(), f.load.median(), f.failed.median())
 	}
+	table.Flush()
+
+	fmt.Fprintln(out, "\nThe slow clients share a processor with wrk, which loses what they take. What they take from the server is in\n"+
+		"its CPU per ordinary request, everything that it does for the slow ones included:")
+	table = tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(table, "server\talone CPU µs/request\tbeside\talone/beside: the share of the server left to the ordinary clients")
+	for _, name := range s.servers {
+		f := figures[name]
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", name, f.cost.format(2), f.costBeside.format(2), f.cost.over(f.costBeside).format(3))
+	}
 	return table.Flush()
+}
+
+// cpuPerRequest is in microseconds; 0 without requests.
+func cpuPerRequest(before, after usage, requests int64) float64 {
+	if requests == 0 {
+		return 0
+	}
+	spent := after.User - before.User + after.System - before.System
+	return float64(spent.Nanoseconds()) / 1e3 / float64(requests)
 }
 
 func (f *slowFigures) measure(name string, s settings) error {
@@ -58,6 +79,10 @@ func (f *slowFigures) measure(name string, s settings) error {
 		return err
 	}
 	l.duration = s.duration
+	started, err := srv.usage(false)
+	if err != nil {
+		return err
+	}
 	alone, err := runWrk(l)
 	if err != nil {
 		return err
@@ -65,6 +90,11 @@ func (f *slowFigures) measure(name string, s settings) error {
 	if err := alone.clean(); err != nil {
 		return err
 	}
+	ended, err := srv.usage(false)
+	if err != nil {
+		return err
+	}
+	f.cost = append(f.cost, cpuPerRequest(started, ended, alone.requests))
 
 	slow, opened, err := startClients("slow", srv.addr, s.slow)
 	if err != nil {
@@ -73,6 +103,9 @@ func (f *slowFigures) measure(name string, s settings) error {
 	defer slow.stop()
 	before, err := slow.clientState()
 	if err != nil {
+		return err
+	}
+	if started, err = srv.usage(false); err != nil {
 		return err
 	}
 	start := time.Now()
@@ -88,6 +121,10 @@ func (f *slowFigures) measure(name string, s settings) error {
 		return err
 	}
 	took := time.Since(start)
+	if ended, err = srv.usage(false); err != nil {
+		return err
+	}
+	f.costBeside = append(f.costBeside, cpuPerRequest(started, ended, beside.requests))
 	f.alone = append(f.alone, alone.rate())
 	f.beside = append(f.beside, beside.rate())
 	f.slow = append(f.slow, float64(opened))

@@ -22,8 +22,12 @@ type load struct {
 	addr     string
 	conns    int
 	duration time.Duration
-	pipeline int
+	pipeline int // requests in one write; 0: as 1
+	fields   int // header fields of a request; 0: as 1
 }
+
+// scripted reports whether wrk needs a script for it.
+func (l load) scripted() bool { return l.pipeline > 1 || l.fields > 1 }
 
 // result is what wrk counted.
 type result struct {
@@ -43,7 +47,7 @@ func runWrk(l load) (result, error) {
 		return result{}, errors.New("there is no wrk to make the load; on Debian: apt-get install wrk")
 	}
 	args := []string{"-t1", "-c" + strconv.Itoa(l.conns), fmt.Sprintf("-d%ds", int(l.duration.Seconds()))}
-	if l.pipeline > 1 {
+	if l.scripted() {
 		dir, err := os.MkdirTemp("", "compare")
 		if err != nil {
 			return result{}, err
@@ -56,8 +60,8 @@ func runWrk(l load) (result, error) {
 		args = append(args, "-s", script)
 	}
 	args = append(args, "http://"+l.addr+"/")
-	if l.pipeline > 1 {
-		args = append(args, "--", strconv.Itoa(l.pipeline))
+	if l.scripted() {
+		args = append(args, "--", strconv.Itoa(max(l.pipeline, 1)), strconv.Itoa(max(l.fields, 1)))
 	}
 	ctx, cancel := context.WithTimeoutCause(context.Background(), l.duration+wrkGrace, errUnreachable)
 	defer cancel()

@@ -1,0 +1,205 @@
+package catamount_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+// A killed worker takes with it what it was serving, and nothing else.
+func TestKilledWorkers(t *testing.T) {
+	m := newDeployment(t).start(appConfig{Workers: 2})
+	load := (&load{addr: m.addr, path: "/work", polite: true}).start(t, 32, 8)
+	served, slowest := 0, time.Duration(0)
+	for i := range restarts() {
+		pids := m.children()
+		if len(pids) != 2 {
+			t.Fatalf("children %v, want 2", pids)
+		}
+		killed := time.Now()
+		if err := syscall.Kill(pids[i%2], syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		line := m.await("the worker is dead", itoa(pids[i%2]))
+		if !strings.Contains(line, "SIGKILL") {
+			t.Errorf("the log says %s, want the signal", line)
+		}
+		served += servedIn(t, line)
+		m.await(`"worker booted"`)
+		slowest = max(slowest, time.Since(killed))
+		await := load.requests.Load() + 40
+		poll(t, "the load goes on", func() bool { return load.requests.Load() > await })
+	}
+	failures := load.end()
+	t.Logf("%d requests; %d kills, %d requests were being served, %d were lost; the slowest replacement took %v",
+		load.requests.Load(), restarts(), served, len(failures), slowest)
+	for i, err := range failures {
+		if i < 3 {
+			t.Logf("lost: %v", err)
+		}
+	}
+	// A request that the client has sent on a connection which the worker had, and
+	// that it had not read yet, is lost as well: on a busy machine some at a time.
+	if most := 2*served + 4*restarts(); len(failures) > most {
+		t.Errorf("%d requests lost, want at most %d", len(failures), most)
+	}
+}
+
+// servedIn counts the requests in the log line of a dead worker, which lists
+// some and says how many more there were.
+func servedIn(t *testing.T, line string) int {
+	t.Helper()
+	var dead struct{ Serving []string }
+	if err := json.Unmarshal([]byte(line), &dead); err != nil {
+		t.Fatal(err)
+	}
+	n := len(dead.Serving)
+	if n > 0 {
+		more := 0
+		if _, err := fmt.Sscanf(dead.Serving[n-1], "and %d more", &more); err == nil {
+			n += more - 1
+		}
+	}
+	return n
+}
+
+func TestKilledMaster(t *testing.T) {
+	m := newDeployment(t).start(appConfig{Workers: 2})
+	conn := dial(t, "tcp", m.addr)
+	if _, err := io.WriteString(conn, "GET /slow?for=2s HTTP/1.1\r\nHost: test\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	reader := bufio.NewReader(conn)
+	answer, err := http.ReadResponse(reader, nil) // its head says that the handler runs
+	if err != nil {
+		t.Fatal(err)
+	}
+	workers := m.children()
+	if err := m.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	// The port is free at once, though a request is still served.
+	poll(t, "the port is free", func() bool {
+		l, err := net.Listen("tcp", m.addr)
+		if err == nil {
+			l.Close()
+		}
+		return err == nil
+	})
+	if body, err := io.ReadAll(answer.Body); err != nil || len(body) == 0 {
+		t.Errorf("the request that ran got %q, %v", body, err)
+	}
+	for _, pid := range workers {
+		poll(t, fmt.Sprintf("worker %d ends", pid), func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH || zombie(pid) })
+	}
+	waitFor(t, m.ended)
+}
+
+// zombie: it has ended, and whoever has inherited it takes his time.
+func zombie(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err != nil || strings.Contains(string(text), ") Z ")
+}
+
+func TestStopFinishesWhatRuns(t *testing.T) {
+	m := newDeployment(t).start(appConfig{Workers: 2})
+	conn := dial(t, "tcp", m.addr)
+	if _, err := io.WriteString(conn, "GET /slow?for=1s HTTP/1.1\r\nHost: test\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.signal(syscall.SIGTERM)
+	if body, err := io.ReadAll(answer.Body); err != nil || len(body) == 0 {
+		t.Errorf("the request that ran got %q, %v", body, err)
+	}
+	m.wantExit(0)
+}
+
+func TestStopDelay(t *testing.T) {
+	m := newDeployment(t).start(appConfig{Workers: 2, ShutdownDelay: time.Minute})
+	m.signal(syscall.SIGTERM)
+	m.await("it still accepts for a while")
+	conn := dial(t, "tcp", m.addr)
+	if _, err := io.WriteString(conn, "GET /whoami HTTP/1.1\r\nHost: test\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
+	if answer.StatusCode != 200 || !answer.Close {
+		t.Errorf("while it waits: %s, close %t; want an answer that announces the close", answer.Status, answer.Close)
+	}
+	m.signal(syscall.SIGTERM)
+	m.wantExit(0)
+}
+
+func TestHungWorkerIsReplaced(t *testing.T) {
+	m := newDeployment(t).start(appConfig{Workers: 2,
+		WorkerCheckInterval: 100 * time.Millisecond, WorkerTimeout: time.Second})
+	pid := m.children()[0]
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	// Nobody waits for it meanwhile.
+	for range 20 {
+		if id := m.whoami(); id.PID == pid {
+			t.Fatal("a stopped process has answered")
+		}
+	}
+	m.await("the worker is dead", itoa(pid))
+	m.await(`"worker booted"`)
+}
+
+func TestQuitDumpsAllAndGoesOn(t *testing.T) {
+	m := newDeployment(t).start(appConfig{Workers: 2})
+	m.signal(syscall.SIGQUIT)
+	for range 3 {
+		m.await("goroutine 1 [")
+	}
+	m.whoami()
+}
+
+func TestWorkersThatCannotBootEndTheStart(t *testing.T) {
+	d := newDeployment(t)
+	d.deploy("broken-boot-once")
+	m := d.launch(appConfig{Workers: 2})
+	m.await("no database today")
+	m.wantExit(1)
+}
+
+func TestAloneInItsNamespace(t *testing.T) {
+	if err := exec.Command("unshare", "-pf", "--kill-child", "--mount-proc", "true").Run(); err != nil {
+		t.Skipf("no namespaces to be had: %v", err)
+	}
+	m := newDeployment(t).start(appConfig{Workers: 2}, "unshare", "-pf", "--kill-child", "--mount-proc")
+	if id := m.whoami(); id.PID == 1 || id.PID > 50 {
+		t.Errorf("served by pid %d, want a worker of a namespace of its own", id.PID)
+	}
+	init := m.children()[0] // unshare's child: process 1 in there
+	if err := syscall.Kill(init, syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	m.await("phased restart complete")
+	m.whoami()
+	if err := syscall.Kill(init, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	m.wantExit(0)
+}
