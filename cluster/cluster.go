@@ -277,8 +277,8 @@ func (c *Cluster) check(now time.Time, children bool) {
 		c.spawn(o)
 	}
 	c.lookAgain = again
-	c.showTitle()
 	c.announce()
+	c.showTitle()
 	c.checkRestart(now)
 }
 

@@ -193,7 +193,7 @@ func TestHotRestart(t *testing.T) {
 		}
 	}
 	title, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", m.Process.Pid))
-	if err != nil || !strings.HasPrefix(string(title), fmt.Sprintf("%s: master [phase %d] ", filepath.Base(m.Path), rounds)) {
+	if err != nil || !strings.HasPrefix(string(title), fmt.Sprintf("%s: master phase %d, 2/2 workers ", filepath.Base(m.Path), rounds)) {
 		t.Errorf("the title is %.60q, %v", title, err)
 	}
 	descriptors, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", m.Process.Pid))
@@ -424,4 +424,33 @@ func TestHotRestartCannotExecute(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.log.await(t, 3, "worker booted")
+}
+
+// TestTermBeforeExecute: a TERM that has come while the new program was being
+// checked is not lost with the old one.
+func TestTermBeforeExecute(t *testing.T) {
+	r := run(t, testOptions(t, release(t, "")))
+	r.log.await(t, 1, "all workers booted")
+	if err := r.do(func() {
+		r.env.exec = func(string, []string, []string) error {
+			t.Error("the new program was executed")
+			return syscall.EPERM
+		}
+		p, err := r.openProgram(1)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		r.restart = &restart{kind: hot, program: p}
+		r.signals <- syscall.SIGTERM
+		r.handOverTo(p)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.wait(); err != nil {
+		t.Errorf("Run returned %v", err)
+	}
+	if n := r.log.lines("worker stopped"); n != 2 {
+		t.Errorf("%d workers stopped, want 2", n)
+	}
 }

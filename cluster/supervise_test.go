@@ -379,3 +379,37 @@ func TestForkHooks(t *testing.T) {
 		}
 	})
 }
+
+// TestKilledFromOutside: a worker that somebody kills is replaced soon, the
+// twentieth time as well. One that the kernel kills for memory has to wait.
+func TestKilledFromOutside(t *testing.T) {
+	bubble(t, Options{Workers: 2}, obedient, func(t *testing.T, r *running, s *fakeSystem) {
+		synctest.Wait()
+		pid := 102
+		for range 20 {
+			begun := time.Now()
+			s.process(pid).end(syscall.WaitStatus(syscall.SIGKILL))
+			synctest.Wait()
+			for len(s.live()) < 2 {
+				time.Sleep(time.Millisecond)
+				synctest.Wait()
+			}
+			if took := time.Since(begun); took > killedPause {
+				t.Errorf("replaced after %s", took)
+			}
+			live := s.live()
+			pid = live[1].pid
+		}
+		for range 2 {
+			time.Sleep(time.Second)
+			s.locked(func() { s.oomKills++ })
+			s.process(pid).end(syscall.WaitStatus(syscall.SIGKILL))
+			synctest.Wait()
+			live := s.live()
+			pid = live[len(live)-1].pid
+		}
+		if n := len(s.live()); n != 1 {
+			t.Errorf("%d workers; the second time that memory was short its successor should wait", n)
+		}
+	})
+}
