@@ -193,7 +193,7 @@ func TestHotRestart(t *testing.T) {
 		}
 	}
 	title, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", m.Process.Pid))
-	if err != nil || !strings.HasPrefix(string(title), fmt.Sprintf("%s: master phase %d, 2/2 workers ", filepath.Base(m.Path), rounds)) {
+	if err != nil || !strings.HasPrefix(string(title), fmt.Sprintf("%s: master [phase %d] 2/2 workers", filepath.Base(m.Path), rounds)) {
 		t.Errorf("the title is %.60q, %v", title, err)
 	}
 	descriptors, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", m.Process.Pid))
