@@ -14,29 +14,27 @@ import (
 	"github.com/catamount-server/catamount/worker"
 )
 
-// runChild is run in a process that a master has started. wrong is what is
-// wrong with the configuration: the master has to hear of it.
-func (l *Launcher) runChild(ctx context.Context, link *worker.Link, wrong error) error {
-	inheritance := link.Inheritance()
+// runChild is Run in a process that a master has started.
+func (l *Launcher) runChild(ctx context.Context) error {
+	inheritance := l.link.Inheritance()
 	logger := l.logger.With("worker", inheritance.Index, "pid", os.Getpid())
-	if wrong == nil {
-		switch inheritance.Role {
-		case worker.RoleCheck:
-			wrong = l.checkTakeOver()
-		case worker.RolePreload:
-			wrong = l.preload(ctx, inheritance.Preload, logger)
-		case worker.RoleWorker:
-			return l.work(ctx, link, logger)
-		}
+	var err error
+	switch inheritance.Role {
+	case worker.RoleCheck:
+		err = l.checkTakeOver()
+	case worker.RolePreload:
+		err = l.preload(ctx, inheritance.Preload, logger)
+	case worker.RoleWorker:
+		return l.work(ctx, logger)
 	}
-	if wrong == nil {
+	if err == nil {
 		return nil
 	}
-	link.Fail(wrong)
-	if exitCode(wrong) == ExitConfig {
-		return wrong
+	l.link.Fail(err)
+	if exitCode(err) == ExitConfig {
+		return err
 	}
-	return &ExitError{ExitBoot, wrong}
+	return &ExitError{ExitBoot, err}
 }
 
 // checkTakeOver: could this program take the place of the master that asks?
@@ -68,8 +66,8 @@ func (l *Launcher) fill(ctx context.Context, builder *Preloader, logger *slog.Lo
 }
 
 // work serves, from boot to drain.
-func (l *Launcher) work(ctx context.Context, link *worker.Link, logger *slog.Logger) error {
-	inheritance := link.Inheritance()
+func (l *Launcher) work(ctx context.Context, logger *slog.Logger) error {
+	link, inheritance := l.link, l.link.Inheritance()
 	life, drain := context.WithCancel(ctx)
 	defer drain()
 	w := &Worker{index: inheritance.Index, phase: inheritance.Phase, page: link.Page(), context: life}
@@ -148,7 +146,7 @@ func guard(logger *slog.Logger, name string, f func() error) (err error) {
 			logger.Error("the application panicked", "in", name, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 		}
 		if err != nil {
-			err = fmt.Errorf("App.%s: %w", name, err)
+			err = fmt.Errorf("the application: %s: %w", name, err)
 		}
 	}()
 	return f()

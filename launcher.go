@@ -38,11 +38,11 @@ func Main(app App) { os.Exit(Launch(context.Background(), Program{}, app)) }
 // an orderly end. A program that runs workers must call Run in them as well: it
 // returns there when the worker's time is over.
 func Run(ctx context.Context, config Config, app App) error {
-	link, err := attach()
+	l, err := NewLauncher(config, app)
 	if err != nil {
 		return err
 	}
-	return run(ctx, config, app, link, os.Stdout, os.Stderr)
+	return l.Run(ctx)
 }
 
 // Program is what Launch takes from its surroundings.
@@ -79,10 +79,15 @@ func Launch(ctx context.Context, program Program, app App) int {
 		if link != nil {
 			link.Fail(err)
 		}
+		err = rollback(os.Getenv(cluster.StateVariable), err)
 		fmt.Fprintf(program.Stderr, "%s: %v (see \"%s -h\")\n", program.Name, err, program.Name)
 		return ExitUsage
 	}
-	return exitCode(run(ctx, config, app, link, program.Stdout, program.Stderr))
+	l, err := newLauncher(config, app, link, program.Stdout, program.Stderr)
+	if err == nil {
+		err = l.Run(ctx)
+	}
+	return exitCode(err)
 }
 
 func (p *Program) fill() {
@@ -144,51 +149,93 @@ func attach() (*worker.Link, error) {
 	return link, nil
 }
 
-// run is Run after the first look at the surroundings.
-func run(ctx context.Context, config Config, app App, link *worker.Link, stdout, stderr io.Writer) error {
-	logger := config.Logger
-	if logger == nil {
-		logger = newLogger(stderr, config.Quiet)
-	}
-	l, err := newLauncher(config, app, logger)
-	if link != nil {
-		return l.runChild(ctx, link, err)
-	}
-	if err != nil {
-		logger.Error("cannot start", "err", err)
-		return err
-	}
-	l.stdout, l.stderr = stdout, stderr
-	return l.run(ctx)
-}
-
-// Launcher runs an App as a Config says (Puma's launcher.rb).
+// Launcher runs an App as a Config says (Puma's launcher.rb): it is the master,
+// a worker, or the one process of single mode. Its methods other than Run may be
+// called from any goroutine while Run runs.
 type Launcher struct {
 	config *resolved
 	app    App
 	logger *slog.Logger
+	link   *worker.Link // to the master that has started this process; nil without
+	state  string       // what the program before has left in this process with a hot restart
 
 	stdout, stderr io.Writer
 
 	mu      sync.Mutex
-	cluster *cluster.Cluster
+	cluster *cluster.Cluster // of a master that runs
+	single  *single          // of single mode that runs
 }
 
-// newLauncher always returns a Launcher, for a child has to report the error.
-func newLauncher(config Config, app App, logger *slog.Logger) (*Launcher, error) {
-	l := &Launcher{app: app, logger: logger}
-	if app.Handler == nil {
-		return l, errNoHandler
-	}
-	resolved, err := config.resolve()
+// NewLauncher checks the configuration. In a process that a master has started
+// it takes up what that has left to it, and tells it when something is wrong.
+func NewLauncher(config Config, app App) (*Launcher, error) {
+	link, err := attach()
 	if err != nil {
-		return l, err
+		return nil, err
 	}
-	l.config = resolved
-	if err := resolved.server.Validate(); err != nil {
-		return l, &ConfigError{"Server", err}
+	return newLauncher(config, app, link, os.Stdout, os.Stderr)
+}
+
+func newLauncher(config Config, app App, link *worker.Link, stdout, stderr io.Writer) (*Launcher, error) {
+	l := &Launcher{app: app, logger: config.Logger, link: link, stdout: stdout, stderr: stderr, state: takeState()}
+	if l.logger == nil {
+		l.logger = newLogger(stderr, config.Quiet)
 	}
-	return l, nil
+	err := l.configure(config)
+	if err == nil {
+		return l, nil
+	}
+	l.logger.Error("cannot start", "err", err)
+	if link != nil {
+		link.Fail(err)
+	}
+	return nil, &ExitError{ExitConfig, rollback(l.state, err)}
+}
+
+// takeState takes what a hot restart has left out of the environment.
+func takeState() string {
+	state := os.Getenv(cluster.StateVariable)
+	if state == "" {
+		return ""
+	}
+	_ = os.Unsetenv(cluster.StateVariable)
+	if argv0, err := cluster.Argv0(state); err == nil {
+		os.Args[0] = argv0
+	}
+	return state
+}
+
+// rollback executes the program again that was here before a hot restart, and
+// has workers, because this one cannot go on. It returns the error where there
+// was none.
+func rollback(state string, err error) error {
+	if state == "" {
+		return err
+	}
+	return cluster.Rollback(state, err)
+}
+
+func (l *Launcher) configure(config Config) (err error) {
+	if l.app.Handler == nil {
+		return errNoHandler
+	}
+	if l.config, err = config.resolve(); err != nil {
+		return err
+	}
+	if err := l.config.server.Validate(); err != nil {
+		return &ConfigError{"Server", err}
+	}
+	return nil
+}
+
+// Run serves until it is told to stop, by a signal, by Stop or by ctx. In a
+// worker it returns when the worker's time is over, and the program should end
+// then. It may be called once.
+func (l *Launcher) Run(ctx context.Context) error {
+	if l.link != nil {
+		return l.runChild(ctx)
+	}
+	return l.run(ctx)
 }
 
 // run serves until it is told to stop, in this process or as a master.
@@ -203,18 +250,18 @@ func (l *Launcher) run(ctx context.Context) (err error) {
 	if l.config.Pidfile != "" {
 		file, err := writePidfile(l.config.Pidfile)
 		if err != nil {
-			return fmt.Errorf("pidfile: %w", err)
+			return rollback(l.state, fmt.Errorf("pidfile: %w", err))
 		}
 		defer file.remove()
 	}
 	if l.config.StateFile != "" {
 		remove, err := writeState(l.config.StateFile)
 		if err != nil {
-			return fmt.Errorf("state file: %w", err)
+			return rollback(l.state, fmt.Errorf("state file: %w", err))
 		}
 		defer remove()
 	}
-	if l.config.workers == 0 {
+	if l.config.workers == 0 && l.state == "" {
 		return l.runSingle(ctx)
 	}
 	return l.runMaster(ctx)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
 	"time"
 
 	"github.com/catamount-server/catamount/cluster"
@@ -14,13 +13,14 @@ import (
 // runMaster runs this process as the master (Puma's cluster.rb): it starts the
 // workers and serves nothing itself.
 func (l *Launcher) runMaster(ctx context.Context) error {
-	state := os.Getenv(cluster.StateVariable)
-	_ = os.Unsetenv(cluster.StateVariable)
-	c, err := cluster.New(l.clusterOptions(state))
+	c, err := cluster.New(l.clusterOptions(l.state))
 	if err != nil {
 		return err
 	}
-	if state == "" {
+	l.mu.Lock()
+	l.cluster = c
+	l.mu.Unlock()
+	if l.state == "" {
 		l.config.announce(l.stdout, l.logger, urlsOf(c.Addrs()))
 	}
 	return c.Run(ctx)

@@ -47,35 +47,46 @@ func brokenIn(way string) bool { return strings.Contains(programVersion(), "brok
 
 // appConfig comes to the application as JSON, in appVariable.
 type appConfig struct {
-	catamount.Config
-	Preload bool
-	// PreloadMiB is how much more is preloaded.
-	PreloadMiB int
+	Binds               []string
+	Workers, MaxWorkers int
+	ShutdownDelay       time.Duration
+	WorkerCheckInterval time.Duration
+	WorkerTimeout       time.Duration
+	Preload             bool
+	PreloadMiB          int // how much more is preloaded
+}
+
+func (c *appConfig) config() catamount.Config {
+	return catamount.Config{
+		Binds: c.Binds, Workers: c.Workers, MaxWorkers: c.MaxWorkers, ShutdownDelay: c.ShutdownDelay,
+		WorkerCheckInterval: c.WorkerCheckInterval, WorkerTimeout: c.WorkerTimeout,
+	}
 }
 
 // runApp is the application's main function.
 func runApp(text string) int {
-	var config appConfig
-	if err := json.Unmarshal([]byte(text), &config); err != nil {
+	var how appConfig
+	if err := json.Unmarshal([]byte(text), &how); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return catamount.ExitUsage
 	}
+	config := how.config()
 	if brokenIn("exit") {
 		return 9
 	}
 	if brokenIn("config") {
-		config.Config.MaxBootFailures = -1
+		config.MaxBootFailures = -1
 	}
 	app := catamount.App{Handler: appHandler}
-	if config.Preload {
+	if how.Preload {
 		app.Preload = func(_ context.Context, p *catamount.Preloader) error {
 			if brokenIn("preload") {
 				panic("the catalogue is upside down")
 			}
-			return errors.Join(p.Put("version", []byte(programVersion())), preloadBulk(p, config.PreloadMiB))
+			return errors.Join(p.Put("version", []byte(programVersion())), preloadBulk(p, how.PreloadMiB))
 		}
 	}
-	return catamount.Launch(context.Background(), catamount.Program{Config: config.Config}, app)
+	return catamount.Launch(context.Background(), catamount.Program{Config: config}, app)
 }
 
 // whoami is what /whoami answers.

@@ -14,15 +14,13 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/catamount-server/catamount"
 )
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
 // A killed worker takes with it what it was serving, and nothing else.
 func TestKilledWorkers(t *testing.T) {
-	m := newDeployment(t).start(appConfig{Config: catamount.Config{Workers: 2}})
+	m := newDeployment(t).start(appConfig{Workers: 2})
 	load := (&load{addr: m.addr, path: "/work", polite: true}).start(t, 32, 8)
 	served, slowest := 0, time.Duration(0)
 	for i := range restarts() {
@@ -78,7 +76,7 @@ func servedIn(t *testing.T, line string) int {
 }
 
 func TestKilledMaster(t *testing.T) {
-	m := newDeployment(t).start(appConfig{Config: catamount.Config{Workers: 2}})
+	m := newDeployment(t).start(appConfig{Workers: 2})
 	conn := dial(t, "tcp", m.addr)
 	if _, err := io.WriteString(conn, "GET /slow?for=2s HTTP/1.1\r\nHost: test\r\n\r\n"); err != nil {
 		t.Fatal(err)
@@ -116,7 +114,7 @@ func zombie(pid int) bool {
 }
 
 func TestStopFinishesWhatRuns(t *testing.T) {
-	m := newDeployment(t).start(appConfig{Config: catamount.Config{Workers: 2}})
+	m := newDeployment(t).start(appConfig{Workers: 2})
 	conn := dial(t, "tcp", m.addr)
 	if _, err := io.WriteString(conn, "GET /slow?for=1s HTTP/1.1\r\nHost: test\r\n\r\n"); err != nil {
 		t.Fatal(err)
@@ -133,7 +131,7 @@ func TestStopFinishesWhatRuns(t *testing.T) {
 }
 
 func TestStopDelay(t *testing.T) {
-	m := newDeployment(t).start(appConfig{Config: catamount.Config{Workers: 2, ShutdownDelay: time.Minute}})
+	m := newDeployment(t).start(appConfig{Workers: 2, ShutdownDelay: time.Minute})
 	m.signal(syscall.SIGTERM)
 	m.await("it still accepts for a while")
 	conn := dial(t, "tcp", m.addr)
@@ -153,8 +151,8 @@ func TestStopDelay(t *testing.T) {
 }
 
 func TestHungWorkerIsReplaced(t *testing.T) {
-	m := newDeployment(t).start(appConfig{Config: catamount.Config{Workers: 2,
-		WorkerCheckInterval: 100 * time.Millisecond, WorkerTimeout: time.Second}})
+	m := newDeployment(t).start(appConfig{Workers: 2,
+		WorkerCheckInterval: 100 * time.Millisecond, WorkerTimeout: time.Second})
 	pid := m.children()[0]
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -170,7 +168,7 @@ func TestHungWorkerIsReplaced(t *testing.T) {
 }
 
 func TestQuitDumpsAllAndGoesOn(t *testing.T) {
-	m := newDeployment(t).start(appConfig{Config: catamount.Config{Workers: 2}})
+	m := newDeployment(t).start(appConfig{Workers: 2})
 	m.signal(syscall.SIGQUIT)
 	for range 3 {
 		m.await("goroutine 1 [")
@@ -181,7 +179,7 @@ func TestQuitDumpsAllAndGoesOn(t *testing.T) {
 func TestWorkersThatCannotBootEndTheStart(t *testing.T) {
 	d := newDeployment(t)
 	d.deploy("broken-boot-once")
-	m := d.launch(appConfig{Config: catamount.Config{Workers: 2}})
+	m := d.launch(appConfig{Workers: 2})
 	m.await("no database today")
 	m.wantExit(1)
 }
@@ -190,7 +188,7 @@ func TestAloneInItsNamespace(t *testing.T) {
 	if err := exec.Command("unshare", "-pf", "--kill-child", "--mount-proc", "true").Run(); err != nil {
 		t.Skipf("no namespaces to be had: %v", err)
 	}
-	m := newDeployment(t).start(appConfig{Config: catamount.Config{Workers: 2}}, "unshare", "-pf", "--kill-child", "--mount-proc")
+	m := newDeployment(t).start(appConfig{Workers: 2}, "unshare", "-pf", "--kill-child", "--mount-proc")
 	if id := m.whoami(); id.PID == 1 || id.PID > 50 {
 		t.Errorf("served by pid %d, want a worker of a namespace of its own", id.PID)
 	}

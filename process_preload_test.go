@@ -75,7 +75,7 @@ func TestPreloadedMemory(t *testing.T) {
 	if testing.Short() {
 		mebibytes = 32
 	}
-	m := newDeployment(t).start(appConfig{Config: catamount.Config{Workers: workers}, Preload: true, PreloadMiB: mebibytes})
+	m := newDeployment(t).start(appConfig{Workers: workers, Preload: true, PreloadMiB: mebibytes})
 	first := m.askAllForBulk(workers)
 	if first.Bytes != mebibytes<<20 {
 		t.Fatalf("the workers have %d bytes", first.Bytes)

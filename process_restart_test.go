@@ -6,8 +6,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/catamount-server/catamount"
 )
 
 // restarts is how many restarts of a kind each test makes: twenty take half a
@@ -21,7 +19,7 @@ func restarts() int {
 
 func TestPhasedRestarts(t *testing.T) {
 	d := newDeployment(t)
-	m := d.start(appConfig{Config: catamount.Config{Workers: 2}, Preload: true})
+	m := d.start(appConfig{Workers: 2, Preload: true})
 	load := startLoad(t, m.addr, 64, 16)
 	for range restarts() {
 		m.signal(syscall.SIGUSR1)
@@ -38,7 +36,7 @@ func TestPhasedRestarts(t *testing.T) {
 
 func TestHotRestarts(t *testing.T) {
 	d := newDeployment(t)
-	m := d.start(appConfig{Config: catamount.Config{Workers: 2}, Preload: true})
+	m := d.start(appConfig{Workers: 2, Preload: true})
 	load := startLoad(t, m.addr, 64, 16)
 	for range restarts() {
 		m.signal(syscall.SIGUSR2)
@@ -52,7 +50,7 @@ func TestHotRestarts(t *testing.T) {
 
 func TestRestartsBringNewPrograms(t *testing.T) {
 	d := newDeployment(t)
-	m := d.start(appConfig{Config: catamount.Config{Workers: 2}, Preload: true})
+	m := d.start(appConfig{Workers: 2, Preload: true})
 	if id := m.whoami(); id.Version != "1" || id.Preloaded != "1" {
 		t.Errorf("before any restart: %+v", id)
 	}
@@ -92,7 +90,7 @@ func TestRestartsIntoBrokenPrograms(t *testing.T) {
 	} {
 		t.Run(c.way, func(t *testing.T) {
 			d := newDeployment(t)
-			m := d.start(appConfig{Config: catamount.Config{Workers: 2}, Preload: true})
+			m := d.start(appConfig{Workers: 2, Preload: true})
 			load := startLoad(t, m.addr, 16, 4)
 			d.deploy("broken-" + c.way)
 
@@ -123,7 +121,7 @@ func TestRestartsIntoBrokenPrograms(t *testing.T) {
 }
 
 func TestScaling(t *testing.T) {
-	m := newDeployment(t).start(appConfig{Config: catamount.Config{Workers: 2, MaxWorkers: 6}})
+	m := newDeployment(t).start(appConfig{Workers: 2, MaxWorkers: 6})
 	load := startLoad(t, m.addr, 64, 16)
 	for range 4 {
 		m.signal(syscall.SIGTTIN)

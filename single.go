@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"runtime"
 	"syscall"
+	"time"
 
 	"github.com/catamount-server/catamount/internal/preload"
 	"github.com/catamount-server/catamount/worker"
@@ -31,7 +32,7 @@ func (l *Launcher) runSingle(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, binder.Close()) }()
-	s := &single{Launcher: l, signals: signals, served: make(chan error, len(listeners)), stopped: make(chan error, 1)}
+	s := &single{Launcher: l, signals: signals, served: make(chan error, len(listeners)), stopped: make(chan error, 1), ask: make(chan struct{}), ended: make(chan struct{})}
 	life, drain := context.WithCancel(ctx)
 	defer drain()
 	closeAll := func() {
@@ -43,7 +44,10 @@ func (l *Launcher) runSingle(ctx context.Context) (err error) {
 		closeAll()
 		return err
 	}
-	s.drain = drain
+	s.drain, s.startedAt = drain, time.Now()
+	l.mu.Lock()
+	l.single = s
+	l.mu.Unlock()
 	for _, listener := range listeners {
 		go func() { s.served <- s.server.Serve(listener) }()
 	}
@@ -52,6 +56,7 @@ func (l *Launcher) runSingle(ctx context.Context) (err error) {
 		l.app.AfterBooted()
 	}
 	err = s.wait(ctx)
+	close(s.ended)
 	for range listeners { // every goroutine above ends with its Serve
 		served := <-s.served
 		if err == nil && !errors.Is(served, ErrServerClosed) {
@@ -61,7 +66,9 @@ func (l *Launcher) runSingle(ctx context.Context) (err error) {
 	if l.app.BeforeWorkerShutdown != nil {
 		_ = guard(l.logger, "BeforeWorkerShutdown", func() error { l.app.BeforeWorkerShutdown(s.worker); return nil })
 	}
-	return errors.Join(err, s.worker.page.Close())
+	// Page and preloaded data stay: a handler that has not returned, or a
+	// goroutine of the application's, may still point into them.
+	return err
 }
 
 // single is a serving process without a master, and everything that can happen
@@ -72,8 +79,12 @@ type single struct {
 	server  *worker.Server
 	drain   func() // ends Worker.Context
 	signals <-chan os.Signal
-	served  chan error // what each Serve returned; one value per listener
-	stopped chan error // what Shutdown returned
+	served  chan error    // what each Serve returned; one value per listener
+	stopped chan error    // what Shutdown returned
+	ask     chan struct{} // Launcher.Stop
+	ended   chan struct{} // closed when wait has returned
+
+	startedAt time.Time
 }
 
 func (s *single) boot(life context.Context) error {
@@ -134,6 +145,8 @@ func (s *single) wait(ctx context.Context) error {
 			default:
 				s.logger.Warn("signal ignored: there are no workers in single mode", "signal", sig.String())
 			}
+		case <-s.ask:
+			stop("Stop was called")
 		case <-done:
 			done = nil
 			stop(context.Cause(ctx).Error())

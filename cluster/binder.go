@@ -87,18 +87,26 @@ func (b Bind) listen(ctx context.Context) (*boundListener, error) {
 		return nil, err
 	}
 	l := &boundListener{bind: b, fd: fd, addr: listener.Addr()}
-	backlog := b.Backlog
-	if backlog == 0 {
-		backlog = DefaultBacklog
-	}
-	if err := unix.Listen(fd, backlog); err != nil { // package net has asked for the most there is
+	if err := l.setBacklog(); err != nil { // package net has asked for the most there is
 		l.close()
-		return nil, fmt.Errorf("listen: %w", err)
+		return nil, err
 	}
 	if b.Network == "unix" {
 		l.file = statSocket(b.Address)
 	}
 	return l, nil
+}
+
+// setBacklog can be called again: listen(2) changes the length of the queue.
+func (l *boundListener) setBacklog() error {
+	backlog := l.bind.Backlog
+	if backlog == 0 {
+		backlog = DefaultBacklog
+	}
+	if err := unix.Listen(l.fd, backlog); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	return nil
 }
 
 func duplicate(conn syscall.Conn) (fd int, err error) {
@@ -130,7 +138,7 @@ func adoptListener(bind Bind, fd int, file *socketFile) (*boundListener, error) 
 	case *unix.SockaddrUnix:
 		l.addr = &net.UnixAddr{Name: a.Name, Net: "unix"}
 	}
-	return l, nil
+	return l, l.setBacklog() // the configuration may have another one
 }
 
 // Addrs are the addresses that the sockets have got, in the order of the binds.

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/catamount-server/catamount/internal/proctitle"
 	"github.com/catamount-server/catamount/worker"
 )
 
@@ -27,6 +28,8 @@ type Cluster struct {
 	options Options
 	log     *slog.Logger
 	env     env
+
+	processTitle *proctitle.Title
 	roster
 
 	binder   *Binder
@@ -57,6 +60,7 @@ type Cluster struct {
 	expected  time.Time // when the next check is due
 	lookAgain time.Time // when a back-off ends
 	orphansAt time.Time // when children that are nobody's are to be reaped
+	retireAt  time.Time // when to look again who has passed a threshold
 	oomKills  uint64
 	counts    Counts
 
@@ -111,6 +115,10 @@ func newCluster(o Options, e env) (*Cluster, error) {
 		wanted: o.Workers, culling: o.Culling,
 		checkInterval: o.CheckInterval, workerTimeout: o.WorkerTimeout, bootTimeout: o.BootTimeout,
 	}
+	// From here on signals wait for Run. Between two programs of a hot restart
+	// nobody hears them.
+	c.env.notify(c.signals, masterSignals...)
+	c.env.notify(c.children, childSignal)
 	if before != nil {
 		err = c.adopt(before, fd)
 	} else {
@@ -171,16 +179,15 @@ func (c *Cluster) Run(ctx context.Context) error {
 	select {
 	case <-c.done:
 		return ErrStopped
+	case <-c.running:
+		return errors.New("cluster: Run was called before")
 	default:
 	}
-	c.env.notify(c.signals, masterSignals...)
-	c.env.notify(c.children, childSignal)
-	defer c.env.forget(c.signals)
-	defer c.env.forget(c.children)
 	defer frugal()()
 	close(c.running)
 	c.begin()
 	c.loop(ctx)
+	c.stop.closeOnce.Do(func() { close(c.done) })
 	c.readers.Wait()
 	c.release()
 	return c.stop.err
@@ -188,7 +195,8 @@ func (c *Cluster) Run(ctx context.Context) error {
 
 func (c *Cluster) begin() {
 	c.oomKills = c.env.killedForMemory()
-	c.setTitle()
+	c.setCommand()
+	c.processTitle = proctitle.New("")
 	for _, h := range c.handles { // adopted
 		c.startReader(h)
 	}
@@ -255,8 +263,11 @@ func (c *Cluster) check(now time.Time, children bool) {
 	}
 	c.checkTask(now)
 	c.checkStop()
-	if h, why := c.toRetire(now, c.env.privateMemory); h != nil {
-		c.retire(h, why)
+	if !now.Before(c.retireAt) { // not with each message: it asks the kernel
+		c.retireAt = now.Add(time.Second)
+		if h, why := c.toRetire(now, c.env.privateMemory); h != nil {
+			c.retire(h, why)
+		}
 	}
 	for _, h := range c.toDrain() {
 		c.dismiss(h, now)
@@ -267,6 +278,7 @@ func (c *Cluster) check(now time.Time, children bool) {
 	}
 	c.lookAgain = again
 	c.announce()
+	c.showTitle()
 	c.checkRestart(now)
 }
 
@@ -296,6 +308,8 @@ func (c *Cluster) finished() bool {
 // release gives everything back that New has opened.
 func (c *Cluster) release() {
 	c.stop.closeOnce.Do(func() { close(c.done) })
+	c.env.forget(c.signals)
+	c.env.forget(c.children)
 	for _, h := range c.handles {
 		h.child.close()
 	}

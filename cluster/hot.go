@@ -13,7 +13,9 @@ import (
 )
 
 // gapSignals would end the process between two programs, when nobody listens
-// to them, though they mean something else.
+// to them, though they mean something else: in these few milliseconds they are
+// lost. TERM and INT are not: they end the process, and the workers finish what
+// they have begun.
 var gapSignals = []os.Signal{
 	syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTTIN, syscall.SIGTTOU,
 }
@@ -24,17 +26,19 @@ func (c *Cluster) handOverTo(p *program) {
 	for _, h := range slices.Clone(c.handles) {
 		c.stopReader(&h.child, time.Unix(1, 0))
 	}
+	signal.Ignore(gapSignals...)
+	c.env.forget(c.signals)
+	defer c.env.notify(c.signals, masterSignals...)
+	c.takeSignals()
 	s := c.snapshot(p)
 	fd, err := s.write()
-	if err == nil {
+	if err == nil && c.stop.begun.IsZero() {
 		c.log.Info("the new program takes over", "phase", p.phase, "pid", os.Getpid())
-		signal.Ignore(gapSignals...)
 		env := append(c.options.cleanEnv(), fmt.Sprintf("%s=%d", StateVariable, fd))
 		argv := append([]string{padTitle(c.title("master"))}, c.options.Argv[1:]...)
 		err = s.execute(c.env.exec, fd, p.exe, argv, env)
-		closeDescriptor(fd)
-		c.env.notify(c.signals, masterSignals...)
 	}
+	closeDescriptor(fd)
 	for _, h := range c.handles {
 		if h.closedAt.IsZero() {
 			_ = h.child.messages.(interface{ SetReadDeadline(time.Time) error }).SetReadDeadline(time.Time{})
@@ -42,6 +46,18 @@ func (c *Cluster) handOverTo(p *program) {
 		}
 	}
 	c.abandon(err)
+}
+
+// takeSignals does what the signals ask for that have come already.
+func (c *Cluster) takeSignals() {
+	for {
+		select {
+		case s := <-c.signals:
+			c.signal(s)
+		default:
+			return
+		}
+	}
 }
 
 // snapshot is what the next program needs to know.
@@ -63,7 +79,7 @@ func (c *Cluster) snapshot(next *program) *state {
 	}
 	for _, p := range c.programs {
 		s.Programs = append(s.Programs, stateProgram{
-			Phase: p.phase, Exe: p.exe, Preload: p.preload, Directory: p.directory, Proven: p.proven,
+			Phase: p.phase, Exe: p.exe, Preload: p.preload, Directory: p.directory, Name: p.name, Proven: p.proven,
 		})
 	}
 	for _, h := range c.handles {
@@ -109,7 +125,7 @@ func (c *Cluster) adopt(s *state, fd int) error {
 	}
 	for _, p := range s.Programs {
 		c.programs = append(c.programs, &program{
-			phase: p.Phase, exe: p.Exe, preload: p.Preload, directory: p.Directory, proven: p.Proven, page: old,
+			phase: p.Phase, exe: p.Exe, preload: p.Preload, directory: p.Directory, name: p.Name, proven: p.Proven, page: old,
 		})
 	}
 	c.target = c.programs[s.Target]
@@ -146,11 +162,7 @@ func (c *Cluster) adoptListeners(s *state) error {
 			binds = append(binds, bind)
 		}
 	}
-	take := func(i int) error {
-		bind, err := ParseBind(left[i].Bind)
-		if err != nil {
-			return fmt.Errorf("%s: bind %q: %w", StateVariable, left[i].Bind, err)
-		}
+	take := func(i int, bind Bind) error {
 		l, err := adoptListener(bind, left[i].FD, left[i].File)
 		if err != nil {
 			return fmt.Errorf("%s: %w", StateVariable, err)
@@ -161,9 +173,12 @@ func (c *Cluster) adoptListeners(s *state) error {
 	}
 	err := func() error {
 		for _, bind := range binds {
-			i := slices.IndexFunc(left, func(l stateListener) bool { return l.Bind == bind.String() })
+			i := slices.IndexFunc(left, func(l stateListener) bool {
+				b, err := ParseBind(l.Bind)
+				return err == nil && b.Network == bind.Network && b.Address == bind.Address
+			})
 			if i >= 0 {
-				if err := take(i); err != nil {
+				if err := take(i, bind); err != nil {
 					return err
 				}
 				continue
@@ -176,7 +191,11 @@ func (c *Cluster) adoptListeners(s *state) error {
 		}
 		c.addrs = c.binder.Addrs()
 		for len(left) > 0 {
-			if err := take(0); err != nil {
+			bind, err := ParseBind(left[0].Bind)
+			if err != nil {
+				return fmt.Errorf("%s: bind %q: %w", StateVariable, left[0].Bind, err)
+			}
+			if err := take(0, bind); err != nil {
 				return err
 			}
 			c.binder.listeners[len(c.binder.listeners)-1].retired = true

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/catamount-server/catamount/internal/page"
 	"github.com/catamount-server/catamount/worker"
 )
@@ -54,6 +56,9 @@ func masterMain(text string) int {
 	}
 	if does("bad-master") && variable != "" && !strings.Contains(variable, " ") {
 		return fail(errors.New("the master is\nnot itself"))
+	}
+	if _, other, ok := strings.Cut(string(behaviour), "bind="); ok {
+		c.Bind = strings.Fields(other)[0]
 	}
 	bind, err := ParseBind(c.Bind)
 	if err != nil {
@@ -188,7 +193,7 @@ func TestHotRestart(t *testing.T) {
 		}
 	}
 	title, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", m.Process.Pid))
-	if err != nil || !strings.HasPrefix(string(title), fmt.Sprintf("%s: master [phase %d] ", filepath.Base(m.Path), rounds)) {
+	if err != nil || !strings.HasPrefix(string(title), fmt.Sprintf("%s: master [phase %d] 2/2 workers", filepath.Base(m.Path), rounds)) {
 		t.Errorf("the title is %.60q, %v", title, err)
 	}
 	descriptors, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", m.Process.Pid))
@@ -298,5 +303,154 @@ func TestBadState(t *testing.T) {
 		if _, err := New(o); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", variable, err, want)
 		}
+	}
+}
+
+// TestHotRestartWithOtherBinds: the configuration of the new program has another
+// address, which it can have or not.
+func TestHotRestartWithOtherBinds(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	dir := release(t, "")
+	m := startMaster(t, masterConfig{Directory: dir, Bind: "tcp://127.0.0.1:0", Workers: 2})
+	m.log.await(t, 1, "all workers booted")
+	addr := m.addr()
+
+	setBehaviour(t, dir, "bind=tcp://"+taken.Addr().String())
+	m.signal(syscall.SIGUSR2)
+	m.log.await(t, 1, "hot restart failed: the program before goes on", "cannot listen on tcp://"+taken.Addr().String(), "address already in use")
+	if text, err := get(addr); err != nil || !strings.Contains(text, "phase 0") {
+		t.Errorf("got %q, %v", text, err)
+	}
+
+	socket := &net.UnixAddr{Net: "unix", Name: filepath.Join(dir, "s")}
+	setBehaviour(t, dir, "bind=unix://"+socket.Name)
+	for i := range 2 { // the second time with the socket that there is
+		m.signal(syscall.SIGUSR2)
+		m.log.await(t, i+1, "hot restart complete")
+	}
+	if text, err := get(socket); err != nil || !strings.Contains(text, "phase 3") {
+		t.Errorf("got %q, %v", text, err)
+	}
+	if _, err := get(addr); err == nil || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("the old address: %v, want a refused connection", err)
+	}
+	m.end()
+	if statSocket(socket.Name) != nil {
+		t.Error("the socket's file is left over")
+	}
+}
+
+// TestHotRestartOfAStranger: what is at the program's path is not a server.
+func TestHotRestartOfAStranger(t *testing.T) {
+	o := testOptions(t, release(t, ""))
+	program := o.Path
+	o.Path = filepath.Join(t.TempDir(), "app")
+	install := func(target string) {
+		t.Helper()
+		_ = os.Remove(o.Path)
+		if err := os.Symlink(target, o.Path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	install(program)
+	r := run(t, o)
+	r.log.await(t, 1, "all workers booted")
+	script := filepath.Join(t.TempDir(), "script")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\necho hello\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range [][2]string{
+		{"/bin/true", "did not say hello"},
+		{"/bin/false", "the process ended with exit code 1"},
+		{script, "the new program refuses"}, // the kernel or its shell says why
+	} {
+		target, want := c[0], c[1]
+		failed := r.log.lines("hot restart failed")
+		install(target)
+		if err := r.HotRestart(); err != nil {
+			t.Fatal(err)
+		}
+		r.log.await(t, failed+1, "hot restart failed: everything stays as it is")
+		r.log.await(t, 1, "hot restart failed", want)
+	}
+	install("/nowhere")
+	if err := r.HotRestart(); err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("a program that does not exist: %v", err)
+	}
+	if s := r.stats(); s.BootedWorkers != 2 || s.Phase != 0 || s.Restart != "none" {
+		t.Errorf("stats: %+v", s)
+	}
+}
+
+// TestHotRestartCannotExecute: at the last moment the new program cannot be
+// executed after all.
+func TestHotRestartCannotExecute(t *testing.T) {
+	r := run(t, testOptions(t, release(t, "")))
+	r.log.await(t, 1, "all workers booted")
+	if err := r.do(func() {
+		r.env.exec = func(string, []string, []string) error { return syscall.ENOMEM }
+	}); err != nil {
+		t.Fatal(err)
+	}
+	before := openDescriptors(t)
+	for i := range 3 {
+		if err := r.HotRestart(); err != nil {
+			t.Fatal(err)
+		}
+		r.log.await(t, i+1, "hot restart failed: everything stays as it is", "cannot execute the program: cannot allocate memory")
+	}
+	_ = r.do(func() {
+		if after := openDescriptors(t); after > before {
+			t.Errorf("%d descriptors, %d before", after, before)
+		}
+		for _, fd := range r.snapshot(r.target).descriptors() {
+			if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+				t.Errorf("descriptor %d is left to other programs: flags %#x, %v", fd, flags, err)
+			}
+		}
+	})
+	// The workers are still heard.
+	s := r.stats()
+	last := s.WorkerStatus[0].LastCheckin
+	for s.WorkerStatus[0].LastCheckin.Equal(last) {
+		time.Sleep(time.Millisecond)
+		s = r.stats()
+	}
+	if err := kill(s.WorkerStatus[0].PID); err != nil {
+		t.Fatal(err)
+	}
+	r.log.await(t, 3, "worker booted")
+}
+
+// TestTermBeforeExecute: a TERM that has come while the new program was being
+// checked is not lost with the old one.
+func TestTermBeforeExecute(t *testing.T) {
+	r := run(t, testOptions(t, release(t, "")))
+	r.log.await(t, 1, "all workers booted")
+	if err := r.do(func() {
+		r.env.exec = func(string, []string, []string) error {
+			t.Error("the new program was executed")
+			return syscall.EPERM
+		}
+		p, err := r.openProgram(1)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		r.restart = &restart{kind: hot, program: p}
+		r.signals <- syscall.SIGTERM
+		r.handOverTo(p)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.wait(); err != nil {
+		t.Errorf("Run returned %v", err)
+	}
+	if n := r.log.lines("worker stopped"); n != 2 {
+		t.Errorf("%d workers stopped, want 2", n)
 	}
 }

@@ -99,8 +99,9 @@ type Options struct {
 }
 
 // Hooks are called on the master's goroutine, so they should be quick: meanwhile
-// nobody watches the workers. A hook that panics is logged and otherwise
-// ignored. A hook that starts a process waits for it.
+// nobody watches the workers. They must not call methods of the Cluster, which
+// wait for that goroutine. A hook that panics is logged and otherwise ignored. A
+// hook that starts a process waits for it.
 type Hooks struct {
 	BeforeFork          func()          // once, before the first worker is started
 	BeforeWorkerFork    func(index int) // before each worker is started

@@ -15,8 +15,11 @@ type program struct {
 	// exe is the executable (O_PATH), preload the sealed memory of the phase.
 	// -1: none.
 	exe, preload int
-	// directory is where its processes run, without symbolic links.
-	directory string
+	// directory is where its processes run, as a descriptor as well (O_PATH): a
+	// deploy may have taken it away from its name. name is that name, without
+	// symbolic links.
+	directory int
+	name      string
 	// page is where its workers have their slots.
 	page *sharedPage
 	// proven: a worker of it has booted.
@@ -31,23 +34,25 @@ func openProgram(path, directory string, phase int) (*program, error) {
 	if err != nil {
 		return nil, fmt.Errorf("directory: %w", err)
 	}
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	p := &program{phase: phase, exe: -1, preload: -1, directory: -1, name: resolved}
+	if p.directory, err = unix.Open(resolved, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		return nil, fmt.Errorf("directory %s: %w", resolved, err)
+	}
+	if p.exe, err = unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0); err == nil {
+		err = unix.Faccessat(unix.AT_FDCWD, path, unix.X_OK, unix.AT_EACCESS)
+	}
 	if err != nil {
+		p.close()
 		return nil, fmt.Errorf("program %s: %w", path, err)
 	}
-	if err := unix.Faccessat(unix.AT_FDCWD, path, unix.X_OK, unix.AT_EACCESS); err != nil {
-		_ = unix.Close(fd)
-		return nil, fmt.Errorf("program %s: %w", path, err)
-	}
-	return &program{phase: phase, exe: fd, preload: -1, directory: resolved}, nil
+	return p, nil
 }
 
 func (p *program) close() {
-	_ = unix.Close(p.exe)
-	if p.preload >= 0 {
-		_ = unix.Close(p.preload)
-	}
-	p.exe, p.preload = -1, -1
+	closeDescriptor(p.exe)
+	closeDescriptor(p.preload)
+	closeDescriptor(p.directory)
+	p.exe, p.preload, p.directory = -1, -1, -1
 }
 
 // preloadBytes is how much memory the workers of the phase share.

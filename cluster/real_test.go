@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -192,4 +193,74 @@ func memoryOf(t *testing.T, pid int) map[string]int {
 		}
 	}
 	return sizes
+}
+
+// TestMasterKilled: its workers leave, and the address is free for the next
+// master.
+func TestMasterKilled(t *testing.T) {
+	c := masterConfig{Directory: release(t, "real real-master"), Bind: "tcp://127.0.0.1:0", Workers: 2}
+	m := startMaster(t, c)
+	m.log.await(t, 1, "all workers booted")
+	load := startPosts(m.addr(), 2)
+	for load.requests.Load() < 20 {
+		time.Sleep(time.Millisecond) // until there is load
+	}
+	c.Bind = "tcp://" + m.addr().String()
+	close(load.stop)
+	load.wg.Wait()
+	m.signal(syscall.SIGKILL)
+	if err := m.Wait(); err == nil {
+		t.Fatal("it was not killed")
+	}
+	deadline := time.Now().Add(patience)
+	for {
+		b, err := Listen(t.Context(), []Bind{{Network: "tcp", Address: m.addr().String()}})
+		if err == nil {
+			_ = b.Close()
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the address is still taken: %v", err)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	next := startMaster(t, c)
+	next.log.await(t, 1, "all workers booted")
+	next.end()
+}
+
+// TestKilledWorkersUnderLoad: twenty times in a row a worker is killed, and each
+// time another one serves soon.
+func TestKilledWorkersUnderLoad(t *testing.T) {
+	m := startMaster(t, masterConfig{Directory: release(t, "real real-master"), Bind: "tcp://127.0.0.1:0", Workers: 2})
+	m.log.await(t, 1, "all workers booted")
+	load := startPosts(m.addr(), 8)
+	const kills = 20
+	took := make([]time.Duration, kills)
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DialContext: dialer(m.addr()), DisableKeepAlives: true}}
+	for i := range kills {
+		var index, phase, pid int
+		resp, err := client.Post("http://test/", "text/plain", strings.NewReader(postBody))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Fscanf(resp.Body, "worker %d phase %d pid %d", &index, &phase, &pid); err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		begun := time.Now()
+		if err := kill(pid); err != nil {
+			t.Fatal(err)
+		}
+		m.log.await(t, 3+i, "worker booted")
+		took[i] = time.Since(begun)
+	}
+	close(load.stop)
+	load.wg.Wait()
+	slices.Sort(took)
+	t.Logf("replaced after %s, the slowest %s; %d requests, %d failed", took[kills/2], took[kills-1], load.requests.Load(), load.failed.Load())
+	if !raceEnabled && took[kills/2] > 100*time.Millisecond {
+		t.Errorf("half of the replacements took longer than %s", took[kills/2])
+	}
+	m.end()
 }

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -37,7 +36,9 @@ func (k restartKind) String() string {
 // beginRestart begins a restart, or notes it for when the present one is over.
 func (c *Cluster) beginRestart(kind restartKind) error {
 	if c.stopping || !c.stop.begun.IsZero() {
-		return fmt.Errorf("no %s: the server is stopping", kind)
+		err := fmt.Errorf("no %s: the server is stopping", kind)
+		c.log.Warn("a restart was asked for in vain", "err", err)
+		return err
 	}
 	if c.restart != nil {
 		c.again = max(c.again, kind)
@@ -67,13 +68,18 @@ func (c *Cluster) beginRestart(kind restartKind) error {
 
 // preflight asks the new program whether it could take over.
 func (c *Cluster) preflight() {
-	p := c.restart.program
-	c.startTask(&task{role: worker.RoleCheck, program: p, preload: -1}, c.options.BootTimeout, func(err error) {
-		if err != nil {
+	t := &task{role: worker.RoleCheck, program: c.restart.program, preload: -1}
+	c.startTask(t, c.options.BootTimeout, func(err error) {
+		switch {
+		case err != nil:
 			c.abandon(fmt.Errorf("the new program refuses: %w", err))
-			return
+		case t.protocol != worker.Protocol:
+			// It would not understand this master in another role. It prepares
+			// its memory itself.
+			c.prepared()
+		default:
+			c.proceed()
 		}
-		c.proceed()
 	})
 }
 
@@ -178,7 +184,6 @@ func (c *Cluster) checkRestart(now time.Time) {
 	}
 	c.fallback = nil
 	c.binder.closeRetired()
-	c.setTitle()
 	c.hook("AfterBooted", func() {
 		if c.options.Hooks.AfterBooted != nil {
 			c.options.Hooks.AfterBooted()
@@ -193,9 +198,7 @@ func (c *Cluster) endRestart() {
 	c.closeUnused()
 	if next := c.again; next != noRestart {
 		c.again = noRestart
-		if err := c.beginRestart(next); err != nil && !errors.Is(err, ErrStopped) {
-			c.log.Error("the restart that was asked for meanwhile cannot begin", "err", err)
-		}
+		_ = c.beginRestart(next) // it logs
 	}
 }
 

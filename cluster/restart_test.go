@@ -210,8 +210,11 @@ func TestCrashedWorkerKeepsItsProgram(t *testing.T) {
 	o.Path, o.Workers = "app", 1
 	r := run(t, o)
 	r.log.await(t, 1, "all workers booted")
-	// The new release has no program at all.
+	// The new release has no program at all, and the old one is taken away.
 	if err := os.Remove(current); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(root, "one")); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Symlink("two", current); err != nil {
@@ -222,7 +225,7 @@ func TestCrashedWorkerKeepsItsProgram(t *testing.T) {
 	}
 	r.log.await(t, 2, "worker booted", "phase=0")
 	worker := r.stats().WorkerStatus[0].PID
-	if cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", worker)); err != nil || filepath.Base(cwd) != "one" {
+	if cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", worker)); err != nil || filepath.Base(cwd) != "one (deleted)" {
 		t.Errorf("the replacement runs in %s (%v), want the release of its phase", cwd, err)
 	}
 	if err := r.PhasedRestart(); err == nil || !strings.Contains(err.Error(), "current/app: no such file") {

@@ -110,7 +110,7 @@ func execute(p process, pipe, check int) (pid int, err error) {
 	}
 	defer unix.Close(exe)
 	attr := &syscall.ProcAttr{
-		Dir: p.program.directory,
+		Dir: fmt.Sprintf("/proc/self/fd/%d", p.program.directory),
 		Env: append(slices.Clone(p.env), worker.InheritanceVariable+"="+in.Encode()),
 	}
 	for _, fd := range files {
@@ -119,7 +119,7 @@ func execute(p process, pipe, check int) (pid int, err error) {
 	argv := append([]string{padTitle(p.title)}, p.argv[1:]...)
 	pid, err = syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", exe), argv, attr)
 	if err != nil {
-		return 0, fmt.Errorf("cannot execute the program of phase %d in %s: %w", p.program.phase, p.program.directory, err)
+		return 0, fmt.Errorf("cannot execute the program of phase %d in %s: %w", p.program.phase, p.program.name, err)
 	}
 	return pid, nil
 }

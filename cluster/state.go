@@ -70,7 +70,8 @@ type stateProgram struct {
 	Phase     int    `json:"phase"`
 	Exe       int    `json:"exe"`
 	Preload   int    `json:"preload"`
-	Directory string `json:"directory"`
+	Directory int    `json:"directory"`
+	Name      string `json:"name"` // of the directory
 	Proven    bool   `json:"proven"`
 }
 
@@ -98,7 +99,7 @@ func (s *state) descriptors() []int {
 		fds = append(fds, l.FD)
 	}
 	for _, p := range s.Programs {
-		fds = append(fds, p.Exe, p.Preload)
+		fds = append(fds, p.Exe, p.Preload, p.Directory)
 	}
 	for _, w := range s.Workers {
 		fds = append(fds, w.Pipe, w.Check)

@@ -83,7 +83,14 @@ func (c *Cluster) retire(h *WorkerHandle, why string) {
 
 // dismiss tells a worker to leave its connections to its siblings.
 func (c *Cluster) dismiss(h *WorkerHandle, now time.Time) {
-	c.worker(h).Info("the worker is told to leave")
+	why := "there are more workers than wanted"
+	switch {
+	case h.retire != "":
+		why = h.retire
+	case h.program != c.target:
+		why = fmt.Sprintf("phase %d takes over", c.target.phase)
+	}
+	c.worker(h).Info("the worker is told to leave", "reason", why)
 	c.terminate(h, page.HandOver, now)
 }
 
@@ -158,13 +165,16 @@ func (c *Cluster) died(h *WorkerHandle, status syscall.WaitStatus, now time.Time
 	}
 	exit.Reason, exit.Memory = c.exitReason(h, status)
 	log := c.worker(h).With("reason", exit.Reason)
+	if requests := serving(h.slot()); len(requests) > 0 {
+		log = log.With("serving", requests)
+	}
 	switch {
 	case exit.Expected && (status.Exited() && status.ExitStatus() == 0 || status.Signal() == syscall.SIGTERM):
 		log.Info("worker stopped", "after", now.Sub(h.terminatedAt).Round(time.Millisecond))
 	case h.stage == Started && !c.stopping:
 		log.Error("the worker could not boot")
 	default:
-		log.Error("the worker is dead", "served_for", h.servedFor(now), "serving", serving(h.slot()))
+		log.Error("the worker is dead", "served_for", h.servedFor(now))
 	}
 	h.slot().Reset()
 	if h.stage != Terminating {

@@ -23,7 +23,7 @@ type task struct {
 	// deadline is when it is killed; killed says why it was.
 	deadline time.Time
 	killed   string
-	hello    bool
+	protocol int    // that it has said it speaks; 0: it has not said hello
 	failure  string // what it has said about why it fails
 	then     func(error)
 }
@@ -95,7 +95,7 @@ func (c *Cluster) handleTask(e event) {
 	case e.err != nil:
 		t.failure = e.err.Error()
 	case e.message.Kind == worker.KindHello:
-		t.hello = true
+		t.protocol = e.message.Value
 	case e.message.Kind == worker.KindFailed:
 		t.failure = e.message.Text
 	}
@@ -145,7 +145,7 @@ func (t *task) result(status syscall.WaitStatus) error {
 		return fmt.Errorf("exit code %d: %s", status.ExitStatus(), t.failure)
 	case status.ExitStatus() != 0:
 		return fmt.Errorf("the process ended with exit code %d", status.ExitStatus())
-	case !t.hello:
+	case t.protocol == 0:
 		return fmt.Errorf("the process did not say hello: it is no program of this server (want %s to be understood)", worker.InheritanceVariable)
 	}
 	return nil

@@ -6,10 +6,12 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/catamount-server/catamount/internal/page"
+	"github.com/catamount-server/catamount/internal/proctitle"
 )
 
 // Link is a child's side of what binds it to its master: the pipe on which it
@@ -20,7 +22,8 @@ type Link struct {
 	check       *os.File
 	page        *page.Page // nil when none was inherited
 	slot        *page.Slot // of a worker
-	title       title
+	title       *proctitle.Title
+	titleBase   string // what the master has called this process
 
 	serving    atomic.Bool   // from here on the end of the master is Serve's business
 	masterGone chan struct{} // closed when the master has ended
@@ -57,7 +60,8 @@ func Attach(i Inheritance) (*Link, error) {
 		l.Fail(err)
 		return nil, err
 	}
-	l.title.init(os.Args)
+	l.titleBase = strings.TrimRight(strings.Clone(os.Args[0]), " ")
+	l.title = proctitle.New(os.Args[0])
 	l.watchSignals()
 	go l.watchMaster() // ends with the process
 	return l, nil

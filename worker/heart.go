@@ -2,6 +2,7 @@ package worker
 
 import (
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,7 +40,8 @@ const titlePeriod = time.Second
 func newHeart(l *Link, s *Server, interval time.Duration) *heart {
 	h := &heart{link: l, server: s, interval: interval, first: s.stats.requests(), idleSince: time.Now(),
 		quit: make(chan struct{}), ended: make(chan struct{})}
-	setCommand(fmt.Sprintf("worker %d", l.inheritance.Index))
+	// For top and the kernel's log: 15 bytes, and for show.
+	_ = os.WriteFile("/proc/self/comm", fmt.Appendf(nil, "worker %d", l.inheritance.Index), 0)
 	go h.run()
 	return h
 }
@@ -95,12 +97,11 @@ func (h *heart) beat() {
 }
 
 func (h *heart) showTitle(busy, places int) {
-	i := &h.link.inheritance
 	state := ""
 	if h.server.draining.Load() {
 		state = " leaving"
 	}
-	h.link.title.set(fmt.Sprintf("worker %d [phase %d] %d/%d%s", i.Index, i.Phase, busy, places, state))
+	h.link.title.Set(fmt.Sprintf("%s %d/%d%s", h.link.titleBase, busy, places, state))
 }
 
 // noteIdle tells the master, once, when no request has come for a while.

@@ -66,13 +66,16 @@ func (i Inheritance) Encode() string {
 	return string(text)
 }
 
-// ParseInheritance reads what Encode has written. It refuses another protocol.
+// ParseInheritance reads what Encode has written. It refuses another protocol,
+// except for RoleCheck.
 func ParseInheritance(text string) (Inheritance, error) {
 	var i Inheritance
 	if err := json.Unmarshal([]byte(text), &i); err != nil {
 		return i, fmt.Errorf("%s: %w", InheritanceVariable, err)
 	}
-	if i.Protocol != Protocol {
+	// Whether a program of another protocol could take over is what RoleCheck
+	// is there to find out.
+	if i.Protocol != Protocol && i.Role != RoleCheck {
 		return i, fmt.Errorf("%s: the master speaks protocol %d, this program %d: a hot restart (USR2) brings both together",
 			InheritanceVariable, i.Protocol, Protocol)
 	}

@@ -56,7 +56,7 @@ func inBubble(t *testing.T, handler http.HandlerFunc, change func(*Options), tes
 		options.Handler = handler
 		options.Logger = slog.New(k.logs)
 		options.poller = k.poller
-		options.sockets = &sockets{receive: k.receive, send: k.send, sendFile: k.sendFile, unread: k.unread, unsent: k.unsent, shutdownWrite: k.shutdownWrite, shutdown: k.shutdown, close: k.close}
+		options.sockets = &sockets{receive: k.receive, send: k.send, sendFile: k.sendFile, unread: k.unread, unsent: k.unsent, setNotSent: func(int, int) {}, shutdownWrite: k.shutdownWrite, shutdown: k.shutdown, close: k.close}
 		if change != nil {
 			change(&options)
 		}

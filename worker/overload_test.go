@@ -428,9 +428,11 @@ func TestRefusedRequestIsAbandoned(t *testing.T) {
 			})
 		})
 		x := <-waiting
+		x.body.mu.Lock()
 		if x.body.file == nil || x.context.Err() != nil {
 			t.Error("there is nothing to give back")
 		}
+		x.body.mu.Unlock()
 		k.pass(time.Second)
 		c.want503("1")
 		if !x.body.closed || x.body.file != nil || x.context.Err() != context.Canceled {

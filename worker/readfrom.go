@@ -142,6 +142,9 @@ func (s *Server) sendFileWhileServing(w *response, f file, pos, size int64) erro
 	}
 	sc.out.file = segment{file: own, pos: pos, left: size}
 	w.afterFile = true
+	if size >= flowFrom {
+		s.letFlow(sl, &sc.out)
+	}
 	if _, err := s.push(sl, &sc.out, nil, size+1); err != nil {
 		return s.writeFailed(sc, w, err)
 	}

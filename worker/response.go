@@ -103,14 +103,17 @@ func (w *response) init(x *exchange, head *parser.Head) {
 	w.closeAfter = w.asked
 }
 
-// Header implements http.ResponseWriter. It takes no lock: nobody but handlers
-// uses the header before the head is made, and those who call Header in two
-// goroutines at a time have a race with net/http as well.
+// Header implements http.ResponseWriter. A goroutine that the handler has left
+// behind may call it while the answer is completed: hence the lock.
 func (w *response) Header() http.Header {
-	if w.header == nil {
-		w.header = make(http.Header)
+	w.mu.Lock()
+	header := w.header
+	if header == nil {
+		header = make(http.Header)
+		w.header = header
 	}
-	return w.header
+	w.mu.Unlock()
+	return header
 }
 
 // WriteHeader implements http.ResponseWriter. Codes from 100 to 199, except

@@ -50,6 +50,7 @@ type Server struct {
 	loans loans
 	// What answers to slow readers take, in memory and in files.
 	heldMemory, heldFiles atomic.Int64
+	flows                 atomic.Int32 // see letFlow
 
 	// stopping is the master's word that all workers are to leave soon; nil alone.
 	stopping   *atomic.Uint32

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -260,4 +261,51 @@ func (k *fakeKernel) wantUndelivered(cause, path string) logRecord {
 		k.t.Errorf("line %v, want cause %s, method, path %s, status, bytes and peer", a, cause, path)
 	}
 	return lines[0]
+}
+
+// A large file flows: the kernel may take more of it ahead, until all of it has
+// been sent or its client has left. Only so many at a time.
+func TestLargeFilesFlow(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "large")
+	if err := os.WriteFile(name, make([]byte, 16<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fds := make(chan int, 1)
+	ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
+		fds <- exchangeOf(r).slot.FD()
+		http.ServeFile(w, r, name)
+	})
+	ahead := func(fd int) int {
+		n, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT)
+		if err != nil {
+			t.Error(err)
+		}
+		return n
+	}
+	c := ts.dial()
+	c.send(get)
+	fd := waitFor(t, fds)
+	ts.until("the file flows", func() bool { return ahead(fd) == flowNotSent && ts.flows.Load() == 1 })
+	if got := c.answerTo("GET"); got.err != nil || len(got.body) != 16<<20 {
+		t.Fatalf("%d bytes, %v", len(got.body), got.err)
+	}
+	ts.until("the file has been sent", func() bool { return ahead(fd) == notSent && ts.flows.Load() == 0 })
+
+	c.send(get)
+	waitFor(t, fds)
+	ts.until("the next one flows", func() bool { return ts.flows.Load() == 1 })
+	c.Close()
+	ts.until("its client has left", func() bool { return ts.flows.Load() == 0 })
+
+	ts.flows.Store(maxFlows)
+	c = ts.dial()
+	c.send(get)
+	fd = waitFor(t, fds)
+	if got := c.answerTo("GET"); got.err != nil || len(got.body) != 16<<20 {
+		t.Fatalf("%d bytes, %v", len(got.body), got.err)
+	}
+	if n := ahead(fd); n != notSent {
+		t.Errorf("one too many has %d", n)
+	}
+	ts.until("it was not counted", func() bool { return ts.flows.Load() == maxFlows })
 }

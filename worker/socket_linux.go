@@ -30,7 +30,9 @@ type sockets struct {
 	// unread is how much has come that nobody has read.
 	unread func(fd int) int64
 	// unsent is how much has been sent that the peer has not acknowledged.
-	unsent        func(fd int) int64
+	unsent func(fd int) int64
+	// setNotSent bounds what the socket takes before it can send it; see notSent.
+	setNotSent    func(fd, bytes int)
 	shutdownWrite func(fd int) error
 	// shutdown ends both directions; whoever waits for the socket notices.
 	shutdown func(fd int) error
@@ -41,12 +43,15 @@ var errWouldBlock error = unix.EAGAIN
 
 func kernelSockets() *sockets {
 	return &sockets{
-		accept:        acceptSocket,
-		receive:       receive,
-		send:          send,
-		sendFile:      sendFile,
-		unread:        unreadBytes,
-		unsent:        unsentBytes,
+		accept:   acceptSocket,
+		receive:  receive,
+		send:     send,
+		sendFile: sendFile,
+		unread:   unreadBytes,
+		unsent:   unsentBytes,
+		setNotSent: func(fd, bytes int) { // fails on what is not TCP, where it means nothing
+			_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, bytes)
+		},
 		shutdownWrite: func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) },
 		shutdown:      func(fd int) error { return unix.Shutdown(fd, unix.SHUT_RDWR) },
 		close:         unix.Close,

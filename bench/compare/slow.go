@@ -58,13 +58,19 @@ func measureSlow(s settings, out io.Writer) error {
 	return table.Flush()
 }
 
-// cpuPerRequest is in microseconds; 0 without requests.
-func cpuPerRequest(before, after usage, requests int64) float64 {
-	if requests == 0 {
-		return 0
+// runMeasured runs wrk, and returns the server's CPU per request with it, in
+// microseconds; 0 without requests.
+func runMeasured(srv *server, l load) (r result, cost float64, err error) {
+	before, err := srv.usage(false)
+	if err != nil {
+		return r, 0, err
 	}
+	if r, err = runWrk(l); err != nil || r.requests == 0 {
+		return r, 0, err
+	}
+	after, err := srv.usage(false)
 	spent := after.User - before.User + after.System - before.System
-	return float64(spent.Nanoseconds()) / 1e3 / float64(requests)
+	return r, float64(spent.Nanoseconds()) / 1e3 / float64(r.requests), err
 }
 
 func (f *slowFigures) measure(name string, s settings) error {
@@ -79,22 +85,13 @@ func (f *slowFigures) measure(name string, s settings) error {
 		return err
 	}
 	l.duration = s.duration
-	started, err := srv.usage(false)
-	if err != nil {
-		return err
-	}
-	alone, err := runWrk(l)
+	alone, cost, err := runMeasured(srv, l)
 	if err != nil {
 		return err
 	}
 	if err := alone.clean(); err != nil {
 		return err
 	}
-	ended, err := srv.usage(false)
-	if err != nil {
-		return err
-	}
-	f.cost = append(f.cost, cpuPerRequest(started, ended, alone.requests))
 
 	slow, opened, err := startClients("slow", srv.addr, s.slow)
 	if err != nil {
@@ -105,11 +102,8 @@ func (f *slowFigures) measure(name string, s settings) error {
 	if err != nil {
 		return err
 	}
-	if started, err = srv.usage(false); err != nil {
-		return err
-	}
 	start := time.Now()
-	beside, err := runWrk(l) // requests may fail: that is the figure
+	beside, costBeside, err := runMeasured(srv, l) // requests may fail: that is the figure
 	if errors.Is(err, errUnreachable) {
 		beside, err = result{seconds: l.duration.Seconds(), broken: int64(s.conns)}, nil
 	}
@@ -121,10 +115,8 @@ func (f *slowFigures) measure(name string, s settings) error {
 		return err
 	}
 	took := time.Since(start)
-	if ended, err = srv.usage(false); err != nil {
-		return err
-	}
-	f.costBeside = append(f.costBeside, cpuPerRequest(started, ended, beside.requests))
+	f.cost = append(f.cost, cost)
+	f.costBeside = append(f.costBeside, costBeside)
 	f.alone = append(f.alone, alone.rate())
 	f.beside = append(f.beside, beside.rate())
 	f.slow = append(f.slow, float64(opened))
