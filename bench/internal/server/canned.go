@@ -44,6 +44,17 @@ func ends(data []byte, state *uint8) (n int) {
 	return n
 }
 
+// silent keeps gnet from announcing itself.
+type silent struct{}
+
+var _ logging.Logger = silent{}
+
+func (silent) Debugf(string, ...any) {}
+func (silent) Infof(string, ...any)  {}
+func (silent) Warnf(string, ...any)  {}
+func (silent) Errorf(string, ...any) {}
+func (silent) Fatalf(string, ...any) {}
+
 type gnetServer struct {
 	gnet.BuiltinEventEngine
 	answer []byte
@@ -52,7 +63,7 @@ type gnetServer struct {
 
 func serveGnet(addr string, spec Spec, _ *content) error {
 	s := &gnetServer{answer: canned(spec.App), close: spec.App == Goodbye}
-	return gnet.Run(s, "tcp://"+addr, gnet.WithNumEventLoop(1), gnet.WithLogLevel(logging.ErrorLevel))
+	return gnet.Run(s, "tcp://"+addr, gnet.WithNumEventLoop(1), gnet.WithLogger(silent{}))
 }
 
 func (s *gnetServer) OnOpen(c gnet.Conn) ([]byte, gnet.Action) {

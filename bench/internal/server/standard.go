@@ -90,7 +90,7 @@ func serveStandard(l net.Listener, spec Spec, c *content) error {
 }
 
 func serveNbio(addr string, spec Spec, c *content) error {
-	logging.SetLevel(logging.LevelError)
+	logging.SetLevel(logging.LevelNone)
 	engine := nbhttp.NewEngine(nbhttp.Config{
 		Network: "tcp", Addrs: []string{addr}, Handler: handler(spec.App, c),
 		IOMod: nbhttp.IOModNonBlocking, KeepaliveTime: time.Hour,

@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"io"
+	"log"
 	"net"
 	"strconv"
 	"time"
@@ -19,7 +21,8 @@ const maxUpload = 64 << 20
 // views of buffers that are used again.
 
 func serveFasthttp(l net.Listener, spec Spec, c *content) error {
-	s := &fasthttp.Server{Handler: fastHandler(spec.App, c), NoDefaultServerHeader: true, MaxRequestBodySize: maxUpload}
+	s := &fasthttp.Server{Handler: fastHandler(spec.App, c), NoDefaultServerHeader: true, MaxRequestBodySize: maxUpload,
+		Logger: log.New(io.Discard, "", 0)} // it has a line for each slow client that leaves
 	return s.Serve(l)
 }
 
@@ -66,7 +69,7 @@ func fastHandler(app string, c *content) fasthttp.RequestHandler {
 }
 
 func serveHertz(addr string, spec Spec, c *content) error {
-	hlog.SetLevel(hlog.LevelError)
+	hlog.SetOutput(io.Discard)
 	h := hertz.New(hertz.WithHostPorts(addr), hertz.WithDisablePrintRoute(true), hertz.WithMaxRequestBodySize(maxUpload),
 		hertz.WithIdleTimeout(time.Hour))
 	h.Any("/*path", hertzHandler(spec.App, c))

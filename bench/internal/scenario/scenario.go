@@ -1,0 +1,154 @@
+package scenario
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/catamount-server/catamount/bench/internal/load"
+	"github.com/catamount-server/catamount/bench/internal/measure"
+	"github.com/catamount-server/catamount/bench/internal/result"
+	"github.com/catamount-server/catamount/bench/internal/server"
+)
+
+// Scenario is a question and how it is answered.
+type Scenario struct {
+	Name     string
+	Question string
+	Method   string // what is done, beyond what holds for all
+	Rounds   int    // by default
+	Rows     []Row
+	Columns  []Column // the first is the figure that is compared and plotted
+	Plot     Plot
+}
+
+// Row is one variant of a scenario.
+type Row struct {
+	Name    string
+	X       float64 // where it stands in a plot of lines
+	Servers []string
+	measure func(*turn) (Values, error)
+}
+
+// Values are the figures of one measurement by the keys of columns.
+type Values map[string]float64
+
+// Column is one figure.
+type Column struct {
+	Key, Title, Unit string
+	Digits           int // after the point
+	MoreIsBetter     bool
+}
+
+// Plot is how a scenario is drawn.
+type Plot int
+
+// The plots.
+const (
+	Bars        Plot = iota // a chart a row, a bar a server
+	Lines                   // one chart, over X, a line a server
+	Percentiles             // a chart a row, over the percentiles p50 to p9999
+)
+
+// Settings are what holds for all scenarios of a run.
+type Settings struct {
+	Servers   []string // in the order of their turns
+	Rounds    int      // 0: the scenario's own
+	Duration  time.Duration
+	Quick     bool
+	Directory string // for scratch, with the file of the app File
+	Wrk       bool   // it is installed
+	// Progress is told what is measured, and how it went.
+	Progress func(scenario, row, server string, round, rounds int, outcome string)
+}
+
+// turn is one measurement of one server.
+type turn struct {
+	Settings
+	server server.Server
+}
+
+// Run measures a scenario. Measurements that fail are samples with an error;
+// the run goes on.
+func Run(s Scenario, settings Settings) result.Section {
+	rounds := s.Rounds
+	if settings.Rounds > 0 {
+		rounds = settings.Rounds
+	} else if settings.Quick {
+		rounds = 1
+	}
+	section := result.Section{
+		Scenario: s.Name, Time: time.Now().UTC().Truncate(time.Second), Machine: measure.ThisMachine(), Load: loadName(settings),
+		Versions: map[string]string{}, Skipped: map[string]string{},
+		Quick: settings.Quick, Rounds: rounds, Duration: settings.Duration,
+	}
+	for round := 1; round <= rounds; round++ {
+		for _, row := range s.Rows {
+			for _, name := range settings.Servers {
+				if !slices.Contains(row.Servers, name) {
+					continue
+				}
+				one, _ := server.Find(name) // the row has it
+				if section.Versions[name] = one.Version(); section.Versions[name] == "" {
+					section.Skipped[name] = "not installed"
+					delete(section.Versions, name)
+					continue
+				}
+				sample := result.Sample{Row: row.Name, Server: name, Round: round}
+				values, err := row.measure(&turn{settings, one})
+				outcome := s.outcome(values)
+				if err != nil {
+					sample.Error, outcome = err.Error(), "FAILED: "+err.Error()
+				} else {
+					sample.Values = values
+				}
+				section.Samples = append(section.Samples, sample)
+				settings.Progress(s.Name, row.Name, name, round, rounds, outcome)
+			}
+		}
+	}
+	return section
+}
+
+// outcome is the scenario's first figure, for the progress.
+func (s Scenario) outcome(values Values) string {
+	c := s.Columns[0]
+	return fmt.Sprintf("%.*f %s", c.Digits, values[c.Key], c.Unit)
+}
+
+func loadName(s Settings) string {
+	if s.Wrk && !s.Quick {
+		return "wrk " + load.WrkVersion()
+	}
+	return "closed loops of this program with fasthttp's reader"
+}
+
+// Find returns the scenario of a name.
+func Find(name string, quick bool) (Scenario, bool) {
+	for _, s := range All(quick) {
+		if s.Name == name {
+			return s, true
+		}
+	}
+	return Scenario{}, false
+}
+
+// Names returns the names of all scenarios.
+func Names() []string {
+	var names []string
+	for _, s := range All(false) {
+		names = append(names, s.Name)
+	}
+	return names
+}
+
+// able returns the servers that have an app, but for some.
+func able(app string, not ...string) []string {
+	var names []string
+	for _, s := range server.All() {
+		if s.Answers(app) && !slices.Contains(not, s.Name) {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}

@@ -1,0 +1,174 @@
+package scenario
+
+import (
+	"time"
+
+	"github.com/catamount-server/catamount/bench/internal/load"
+	"github.com/catamount-server/catamount/bench/internal/process"
+	"github.com/catamount-server/catamount/bench/internal/server"
+)
+
+const (
+	smallPool   = 16 // places, in the scenarios of slow clients and handlers
+	ordinary    = 8  // connections beside the slow clients: half of the pool
+	besideLimit = time.Second
+)
+
+// besideColumns are the figures of ordinary clients beside others.
+var besideColumns = []Column{
+	{Key: "rate", Title: "ordinary requests/s", Digits: 0, MoreIsBetter: true},
+	{Key: "p50", Title: "p50", Unit: "ms", Digits: 2},
+	{Key: "p99", Title: "p99", Unit: "ms", Digits: 2},
+	{Key: "failed", Title: "no answer within 1 s", Digits: 0},
+	{Key: "slow", Title: "slow clients connected", Digits: 0},
+	{Key: "closed", Title: "closed on them", Digits: 0},
+	{Key: "memory", Title: "PSS", Unit: "MiB", Digits: 1},
+	{Key: "crowd", Title: "processor of the slow clients", Unit: "%", Digits: 0},
+}
+
+func slowClients(quick bool) Scenario {
+	numbers := []int{0, 4, 8, 12, 16, 100, 1000, 5000}
+	if quick {
+		numbers = []int{0, 32}
+	}
+	return Scenario{
+		Name: "slowclients", Rounds: 3, Plot: Lines, Columns: besideColumns,
+		Question: "What is left for ordinary clients while others send their requests a byte a second?",
+		Method: "8 ordinary keep-alive connections beside slow clients, half of which trickle heads and half bodies; pools of 16 places. " +
+			"The slow clients take their part of the processor that the ordinary ones run on.",
+		Rows: counted(numbers, "%d slow", able(server.Upload, "nbio"), func(n int) func(*turn) (Values, error) {
+			return beside(server.Upload, load.Crowd{Kind: load.Heads, N: n - n/2}, load.Crowd{Kind: load.Bodies, N: n / 2})
+		}),
+	}
+}
+
+func slowReaders(quick bool) Scenario {
+	numbers := []int{0, 8, 12, 16, 50, 200}
+	if quick {
+		numbers = []int{0, 20}
+	}
+	return Scenario{
+		Name: "slowreaders", Rounds: 3, Plot: Lines, Columns: besideColumns,
+		Question: "What is left for ordinary clients while others read large answers slowly?",
+		Method: "8 ordinary keep-alive connections beside clients that ask for 4 MiB and read 1 KiB of it a second; pools of 16 places. " +
+			"PSS does not have what the kernel holds for sockets, nor what lies in files.",
+		Rows: counted(numbers, "%d readers", able(server.Big), func(n int) func(*turn) (Values, error) {
+			return beside(server.Big, load.Crowd{Kind: load.Readers, Path: server.BigPath, N: n})
+		}),
+	}
+}
+
+// beside measures ordinary clients beside crowds. Requests that fail are a
+// figure here.
+func beside(app string, crowds ...load.Crowd) func(*turn) (Values, error) {
+	return func(t *turn) (Values, error) {
+		r, err := t.start(app, smallPool)
+		if err != nil {
+			return nil, err
+		}
+		defer r.Stop()
+		groups := []load.Group{{Conns: ordinary}}
+		if _, err := load.RunLoops(load.Loops{Addr: r.Addr, Groups: groups, Duration: t.warmupTime()}); err != nil {
+			return nil, err
+		}
+		var children []*process.Child
+		for _, crowd := range crowds {
+			if crowd.N == 0 {
+				continue
+			}
+			crowd.Addr = r.Addr
+			child, _, err := load.StartCrowd(crowd)
+			if err != nil {
+				return nil, err
+			}
+			defer child.Stop()
+			children = append(children, child)
+		}
+		before, err := total(children)
+		if err != nil {
+			return nil, err
+		}
+		start := time.Now()
+		results, err := load.RunLoops(load.Loops{Addr: r.Addr, Groups: groups, Duration: t.Duration, Patience: besideLimit})
+		if err != nil {
+			return nil, err
+		}
+		took := time.Since(start)
+		memory, err := r.Memory()
+		if err != nil {
+			return nil, err
+		}
+		after, err := total(children)
+		if err != nil {
+			return nil, err
+		}
+		ordinary := results[0]
+		return Values{
+			"rate": ordinary.Rate(), "p50": ordinary.Latency.P50 / 1e3, "p99": ordinary.Latency.P99 / 1e3,
+			"failed": float64(ordinary.Failed()), "slow": float64(after.Alive), "closed": float64(after.Closed),
+			"memory": float64(memory.PSS) / (1 << 20), "crowd": 100 * float64(after.CPU-before.CPU) / float64(took),
+		}, nil
+	}
+}
+
+// total adds up the states of crowds.
+func total(crowds []*process.Child) (sum load.CrowdState, err error) {
+	for _, crowd := range crowds {
+		state, err := load.StateOf(crowd)
+		if err != nil {
+			return sum, err
+		}
+		sum.Alive += state.Alive
+		sum.Closed += state.Closed
+		sum.CPU += state.CPU
+	}
+	return sum, nil
+}
+
+func slowHandlers(quick bool) Scenario {
+	numbers := []int{16, 64, 256}
+	if quick {
+		numbers = []int{32}
+	}
+	return Scenario{
+		Name: "slowhandlers", Rounds: 3,
+		Question: "When all places of the pool are busy, how long do requests wait, and do new connections get their share beside kept-alive ones?",
+		Method: "Handlers sleep 50 ms; pools of 16 places, so at most 320 requests a second. Of the connections three quarters are kept alive and " +
+			"a quarter is opened for each request anew. With a perfect queue and N connections each request takes N/320 s. Servers without a pool show what 50 ms cost without one.",
+		Columns: []Column{
+			{Key: "newp99", Title: "new connections p99", Unit: "ms", Digits: 0},
+			{Key: "newp50", Title: "p50", Unit: "ms", Digits: 0},
+			{Key: "keptp99", Title: "kept-alive p99", Unit: "ms", Digits: 0},
+			{Key: "keptp50", Title: "p50", Unit: "ms", Digits: 0},
+			{Key: "rate", Title: "requests/s", Digits: 0, MoreIsBetter: true},
+			{Key: "share", Title: "new connections' share of the requests", Unit: "%", Digits: 0, MoreIsBetter: true},
+			{Key: "failed", Title: "no answer within 5 s", Digits: 0},
+		},
+		Rows: counted(numbers, "%d connections", able(server.Sleep, "nbio", "hertz"), measureSlowHandlers),
+	}
+}
+
+func measureSlowHandlers(n int) func(*turn) (Values, error) {
+	return func(t *turn) (Values, error) {
+		r, err := t.start(server.Sleep, smallPool)
+		if err != nil {
+			return nil, err
+		}
+		defer r.Stop()
+		fresh := n / 4
+		duration := max(t.Duration, time.Duration(n)*time.Second/80) // some four answers each
+		results, err := load.RunLoops(load.Loops{Addr: r.Addr, Duration: duration, Patience: 5 * time.Second,
+			Groups: []load.Group{{Conns: n - fresh}, {Request: load.Request{Close: true}, Conns: fresh}}})
+		if err != nil {
+			return nil, err
+		}
+		kept, new := results[0], results[1]
+		all := kept.Requests + new.Requests
+		return Values{
+			"newp99": new.Latency.P99 / 1e3, "newp50": new.Latency.P50 / 1e3,
+			"keptp99": kept.Latency.P99 / 1e3, "keptp50": kept.Latency.P50 / 1e3,
+			"rate": kept.Rate() + new.Rate(), "share": 100 * float64(new.Requests) / float64(max(all, 1)),
+			"failed": float64(kept.Failed() + new.Failed()),
+		}, nil
+	}
+}
