@@ -83,7 +83,7 @@ func parse(args []string) (s settings, err error) {
 	fs.BoolVar(&s.list, "list", false, "list the scenarios and servers, and run nothing")
 	fs.BoolVar(&s.quick, "quick", false, "show in under two minutes that every scenario works; the figures mean nothing")
 	fs.BoolVar(&s.render, "render", false, "write the reports anew from the results in -out, and run nothing")
-	fs.IntVar(&s.rounds, "rounds", 0, "rounds (default each scenario's own, 3 or 5)")
+	fs.IntVar(&s.rounds, "rounds", 0, "rounds (default each scenario's own, 2 to 4)")
 	fs.DurationVar(&s.duration, "d", time.Second, "duration of one measurement, in whole seconds")
 	fs.StringVar(&s.out, "out", "report", "`directory` of the report; scenarios that are in its results already and are not run now stay")
 	if err := fs.Parse(args); err != nil {

@@ -31,10 +31,10 @@ func latency(quick bool) Scenario {
 	if quick {
 		rate, percents = 1000, []float64{50}
 	}
-	s.Rows = []Row{{Name: fmt.Sprintf("%.0f requests/s", rate), Servers: able(server.Hello, "puma"),
+	s.Rows = []Row{{Name: fmt.Sprintf("%.0f requests/s", rate), Servers: able(server.Hello, "puma", "gnet"),
 		measure: measureLatency(func(float64) float64 { return rate })}}
 	for _, percent := range percents {
-		s.Rows = append(s.Rows, Row{Name: fmt.Sprintf("%.0f %% of the peak", percent), Servers: able(server.Hello),
+		s.Rows = append(s.Rows, Row{Name: fmt.Sprintf("%.0f %% of the peak", percent), Servers: able(server.Hello, "gnet"),
 			measure: measureLatency(func(peak float64) float64 { return peak * percent / 100 })})
 	}
 	return s
@@ -56,7 +56,7 @@ func measureLatency(rate func(peak float64) float64) func(*turn) (Values, error)
 		if err != nil {
 			return nil, fmt.Errorf("peak: %w", err)
 		}
-		steady.Duration, steady.Rate = 2*t.Duration, rate(peak.Rate())
+		steady.Duration, steady.Rate = t.Duration, rate(peak.Rate())
 		values, result, err := runSteady(r, steady)
 		if err != nil {
 			return nil, err
@@ -82,12 +82,12 @@ func runSteady(r *server.Running, s load.Steady) (Values, load.Result, error) {
 }
 
 func scale(quick bool) Scenario {
-	numbers := []int{64, 256, 1024, 4096, 15000}
+	numbers := []int{64, 1000, 5000, 15000}
 	if quick {
 		numbers = []int{16, 200}
 	}
 	return Scenario{
-		Name: "scale", Rounds: 3, Plot: Lines, Columns: costColumns,
+		Name: "scale", Rounds: 2, Plot: Lines, Columns: costColumns,
 		Question: "Does a request cost more when there are many connections?",
 		Method:   "The requests of hello, one under way on each of so many connections, from up to four source addresses.",
 		Rows:     counted(numbers, "%d connections", able(server.Hello, "catamount-blocking", "puma"), measureScale),

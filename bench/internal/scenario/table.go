@@ -20,19 +20,19 @@ func requests() []Scenario {
 	get := func(app string, r load.Request) func(*turn) (Values, error) { return throughput(app, r, connections) }
 	return []Scenario{
 		{
-			Name: "hello", Rounds: 5, Columns: costColumns,
+			Name: "hello", Rounds: 4, Columns: costColumns,
 			Question: "What does the smallest request cost, with a 13-byte answer?",
 			Method:   "GET over 64 keep-alive connections.",
 			Rows:     []Row{{Name: "hello", Servers: able(server.Hello), measure: get(server.Hello, load.Request{})}},
 		},
 		{
-			Name: "pipeline16", Rounds: 5, Columns: costColumns,
+			Name: "pipeline16", Rounds: 3, Columns: costColumns,
 			Question: "What does a request cost when sixteen come in one write, so that system calls hardly count?",
 			Method:   "The requests of hello, sixteen in a write.",
 			Rows:     []Row{{Name: "pipeline16", Servers: able(server.Hello), measure: get(server.Hello, load.Request{Pipeline: 16})}},
 		},
 		{
-			Name: "headers", Rounds: 5, Columns: costColumns,
+			Name: "headers", Rounds: 4, Columns: costColumns,
 			Question: "What do header fields cost: a browser's 8, and 30 behind proxies that add theirs?",
 			Method:   "The requests of hello with so many fields, Host among them.",
 			Rows: []Row{

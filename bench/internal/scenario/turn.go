@@ -47,7 +47,7 @@ func (t *turn) warmupTime() time.Duration {
 	if t.Quick {
 		return 50 * time.Millisecond
 	}
-	return 300 * time.Millisecond
+	return 200 * time.Millisecond
 }
 
 // closedLoad runs the ordinary load with wrk where it is installed.

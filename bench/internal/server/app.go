@@ -19,7 +19,7 @@ const (
 	Upload   = "upload"   // how many bytes the request's body had
 	Download = "download" // 64 KiB from memory
 	File     = "file"     // 10 MiB from a file
-	Big      = "big"      // /big: 4 MiB from memory; else hello
+	Big      = "big"      // /big: 8 MiB from memory; else hello
 	Sleep    = "sleep"    // 50 ms, then hello
 	Park     = "park"     // /park: hello once it is told "release"; else hello
 )
@@ -28,7 +28,7 @@ const (
 const (
 	DownloadSize = 64 << 10
 	FileSize     = 10 << 20
-	BigSize      = 4 << 20
+	BigSize      = 8 << 20
 	SleepTime    = 50 * time.Millisecond
 )
 
