@@ -55,6 +55,9 @@ func run(args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if s.render && len(results.Sections) == 0 {
+		return fmt.Errorf("%s has no results", s.out)
+	}
 	if !s.render {
 		if err := measureAll(s, results, out); err != nil {
 			return err

@@ -2,13 +2,13 @@ package load
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 
@@ -30,7 +30,6 @@ type Loops struct {
 	Addr     string
 	Groups   []Group
 	Duration time.Duration
-	Warmup   time.Duration // before, not counted
 	Patience time.Duration // for an answer; 0: ten seconds
 }
 
@@ -55,7 +54,7 @@ func RunLoops(l Loops) ([]Result, error) {
 		return nil, err
 	}
 	var results []Result
-	err = child.ReceiveWithin(&results, l.Warmup+l.Duration+4*l.patience()+answerTime)
+	err = child.ReceiveWithin(&results, l.Duration+4*l.patience()+answerTime)
 	if stopErr := child.Stop(); err == nil {
 		err = stopErr
 	}
@@ -74,34 +73,28 @@ func BeLoops(text []byte, _ io.Reader, out io.Writer) error {
 	return process.Reply(out, l.run())
 }
 
+// run runs all loops for the duration.
 func (l Loops) run() []Result {
-	if l.Warmup > 0 {
-		l.spend(l.Warmup)
+	tallies := make([]*tally, len(l.Groups))
+	batches := make([][]byte, len(l.Groups))
+	for i, group := range l.Groups {
+		batches[i] = bytes.Repeat(group.Request.Bytes(), group.Request.pipeline())
 	}
-	return l.spend(l.Duration)
-}
-
-// spend runs all loops for a while.
-func (l Loops) spend(d time.Duration) []Result {
-	results := make([]Result, len(l.Groups))
-	start := time.Now()
+	end := time.Now().Add(l.Duration)
 	var all sync.WaitGroup
 	for i, group := range l.Groups {
-		t := &tally{latencies: histogram()}
-		all.Add(group.Conns)
+		tallies[i] = &tally{latencies: histogram()}
 		for range group.Conns {
-			go func() {
-				defer all.Done()
-				newLoop(l.Addr, group.Request, t).run(start.Add(d), l.patience())
-			}()
+			one := newLoop(l.Addr, batches[i], group.Request, tallies[i])
+			all.Go(func() { one.run(end, l.patience()) })
 		}
-		defer func() {
-			results[i] = t.Result
-			results[i].Seconds = d.Seconds()
-			results[i].Latency = latencyOf(t.latencies)
-		}()
 	}
 	all.Wait()
+	results := make([]Result, len(l.Groups))
+	for i, t := range tallies {
+		results[i] = t.Result
+		results[i].Seconds, results[i].Latency = l.Duration.Seconds(), latencyOf(t.latencies)
+	}
 	return results
 }
 
@@ -111,6 +104,9 @@ type tally struct {
 	Result
 	latencies *hdrhistogram.Histogram
 }
+
+// errLate means that an answer did not come in time.
+var errLate = errors.New("no answer in time")
 
 // count adds the answers of a batch, with the latency of each, and the error
 // that ended it.
@@ -124,7 +120,7 @@ func (t *tally) count(got answers, latency time.Duration, late bool, err error) 
 	}
 	t.latencies.RecordValues(min(latency.Nanoseconds(), t.latencies.HighestTrackableValue()), int64(got.n))
 	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(err, errLate):
 		t.Timeouts++
 	case err != nil:
 		t.Broken++
@@ -143,30 +139,27 @@ type loop struct {
 	answer   fasthttp.Response
 }
 
-func newLoop(addr string, r Request, t *tally) *loop {
-	lp := &loop{addr: addr, pipeline: r.pipeline(), close: r.Close, tally: t, reader: bufio.NewReaderSize(nil, 16<<10)}
-	one := r.Bytes()
-	for range lp.pipeline {
-		lp.batch = append(lp.batch, one...)
-	}
-	return lp
+func newLoop(addr string, batch []byte, r Request, t *tally) *loop {
+	return &loop{addr: addr, batch: batch, pipeline: r.pipeline(), close: r.Close, tally: t, reader: bufio.NewReaderSize(nil, 16<<10)}
 }
 
-// run goes on until the end. What is under way then is finished, and counted as
-// late.
+// run goes on until the end, but makes one exchange at least. What is under way
+// at the end is finished, and counted as late.
 func (lp *loop) run(end time.Time, patience time.Duration) {
 	defer lp.hangUp()
-	for {
-		start := time.Now()
-		if !start.Before(end) {
-			return
-		}
+	for start := time.Now(); ; start = time.Now() {
 		got, err := lp.exchange(start.Add(patience))
 		now := time.Now()
+		if err != nil && now.Sub(start) >= patience {
+			err = errLate // whatever the reader of answers calls it
+		}
 		if err != nil || lp.close {
 			lp.hangUp()
 		}
 		lp.tally.count(got, now.Sub(start), now.After(end), err)
+		if !now.Before(end) {
+			return
+		}
 	}
 }
 

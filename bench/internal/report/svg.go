@@ -153,10 +153,23 @@ func (s scale) marks() []float64 {
 		}
 		return marks
 	}
-	for i := range 6 {
-		marks = append(marks, s.low+(s.high-s.low)*float64(i)/5)
+	step := niceStep(s.high - s.low)
+	for v := math.Ceil(s.low/step) * step; v <= s.high*1.0001; v += step {
+		marks = append(marks, v)
 	}
 	return marks
+}
+
+// niceStep is 1, 2 or 5 times a power of ten, such that four to eight make up
+// the span.
+func niceStep(span float64) float64 {
+	power := math.Pow(10, math.Floor(math.Log10(span/4)))
+	for _, factor := range []float64{5, 2} {
+		if factor*power <= span/4 {
+			return factor * power
+		}
+	}
+	return power
 }
 
 func (l lines) svg() string {

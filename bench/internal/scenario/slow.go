@@ -20,6 +20,7 @@ var besideColumns = []Column{
 	{Key: "p50", Title: "p50", Unit: "ms", Digits: 2},
 	{Key: "p99", Title: "p99", Unit: "ms", Digits: 2},
 	{Key: "failed", Title: "no answer within 1 s", Digits: 0},
+	{Key: "cpu", Title: "the server's CPU per ordinary request, its work for the slow clients included", Unit: "µs", Digits: 2},
 	{Key: "slow", Title: "slow clients connected", Digits: 0},
 	{Key: "closed", Title: "closed on them", Digits: 0},
 	{Key: "memory", Title: "PSS", Unit: "MiB", Digits: 1},
@@ -67,50 +68,70 @@ func beside(app string, crowds ...load.Crowd) func(*turn) (Values, error) {
 			return nil, err
 		}
 		defer r.Stop()
-		groups := []load.Group{{Conns: ordinary}}
-		if _, err := load.RunLoops(load.Loops{Addr: r.Addr, Groups: groups, Duration: t.warmupTime()}); err != nil {
+		run := func(d time.Duration) (load.Result, error) {
+			results, err := load.RunLoops(load.Loops{Addr: r.Addr, Groups: []load.Group{{Conns: ordinary}}, Duration: d, Patience: besideLimit})
+			if err != nil {
+				return load.Result{}, err
+			}
+			return results[0], nil
+		}
+		if _, err := run(t.warmupTime()); err != nil {
 			return nil, err
 		}
-		var children []*process.Child
-		for _, crowd := range crowds {
-			if crowd.N == 0 {
-				continue
-			}
-			crowd.Addr = r.Addr
-			child, _, err := load.StartCrowd(crowd)
-			if err != nil {
-				return nil, err
-			}
-			defer child.Stop()
-			children = append(children, child)
+		children, stop, err := startCrowds(r.Addr, crowds)
+		defer stop()
+		if err != nil {
+			return nil, err
+		}
+		// The crowds have just come: some are still being served.
+		if _, err := run(t.Duration); err != nil {
+			return nil, err
 		}
 		before, err := total(children)
 		if err != nil {
 			return nil, err
 		}
 		start := time.Now()
-		results, err := load.RunLoops(load.Loops{Addr: r.Addr, Groups: groups,
-			Duration: t.Duration, Patience: besideLimit,
-			Warmup: t.Duration}) // the crowds have just come: some are still being served
+		values, result, err := charged(r, func() (load.Result, error) { return run(t.Duration) })
 		if err != nil {
 			return nil, err
 		}
 		took := time.Since(start)
-		memory, err := r.Memory()
-		if err != nil {
-			return nil, err
-		}
 		after, err := total(children)
 		if err != nil {
 			return nil, err
 		}
-		ordinary := results[0]
-		return Values{
-			"rate": ordinary.Rate(), "p50": ordinary.Latency.P50 / 1e3, "p99": ordinary.Latency.P99 / 1e3,
-			"failed": float64(ordinary.Failed()), "slow": float64(after.Alive), "closed": float64(after.Closed),
-			"memory": float64(memory.PSS) / (1 << 20), "crowd": 100 * float64(after.CPU-before.CPU) / float64(took),
-		}, nil
+		values["p50"], values["p99"] = result.Latency.P50/1e3, result.Latency.P99/1e3
+		values["failed"] = float64(result.Failed())
+		values["slow"], values["closed"] = float64(after.Alive), float64(after.Closed)
+		values["crowd"] = 100 * float64(after.CPU-before.CPU) / float64(took)
+		if result.Requests == 0 {
+			delete(values, "cpu") // there is none that it could be the price of
+		}
+		return values, nil
 	}
+}
+
+// startCrowds starts those crowds that have clients; stop ends them, also when
+// not all could be started.
+func startCrowds(addr string, crowds []load.Crowd) (children []*process.Child, stop func(), err error) {
+	stop = func() {
+		for _, child := range children {
+			child.Stop()
+		}
+	}
+	for _, crowd := range crowds {
+		if crowd.N == 0 {
+			continue
+		}
+		crowd.Addr = addr
+		child, _, err := load.StartCrowd(crowd)
+		if err != nil {
+			return children, stop, err
+		}
+		children = append(children, child)
+	}
+	return children, stop, nil
 }
 
 // total adds up the states of crowds.
