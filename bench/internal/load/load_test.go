@@ -69,6 +69,27 @@ func TestParseWrk(t *testing.T) {
 	}
 }
 
+// TestWrk: every kind of request, as wrk sends it.
+func TestWrk(t *testing.T) {
+	if WrkVersion() == "" {
+		t.Skip("wrk is not installed")
+	}
+	for _, r := range []Request{{Headers: 29}, {Pipeline: 4, Headers: 7}, {Body: 5000, Close: true}} {
+		var wrong atomic.Int64
+		addr := serve(t, func(w http.ResponseWriter, got *http.Request) {
+			body, err := io.ReadAll(got.Body)
+			if err != nil || len(body) != r.Body || len(got.Header["Tracestate"]) != r.Headers/29 || got.Close != r.Close || got.Method != r.method() {
+				wrong.Add(1)
+			}
+			hello(w, got)
+		})
+		result, err := Wrk{Directory: t.TempDir()}.Run(addr, r, 2, time.Second)
+		if err != nil || result.Clean() != nil || wrong.Load() > 0 {
+			t.Errorf("%+v: %+v, error %v; %d requests arrived otherwise", r, result, err, wrong.Load())
+		}
+	}
+}
+
 func serve(t *testing.T, h http.HandlerFunc) (addr string) {
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)

@@ -35,8 +35,9 @@ func (r Request) path() string {
 
 func (r Request) pipeline() int { return max(r.Pipeline, 1) }
 
-// browser is what a browser sends besides Host.
-var browser = [][2]string{
+// fields are what a browser sends besides Host, then what proxies, tracing and
+// an application add.
+var fields = [][2]string{
 	{"User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"},
 	{"Accept", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"},
 	{"Accept-Language", "en-GB,en;q=0.7,de;q=0.3"},
@@ -44,17 +45,32 @@ var browser = [][2]string{
 	{"Cookie", "session=0123456789abcdef0123456789abcdef; theme=dark"},
 	{"Referer", "https://www.example.org/a/page/of/some/length?with=a&query=too"},
 	{"Cache-Control", "max-age=0"},
+	{"Sec-Fetch-Dest", "document"},
+	{"Sec-Fetch-Mode", "navigate"},
+	{"Sec-Fetch-Site", "same-origin"},
+	{"Sec-Fetch-User", "?1"},
+	{"Upgrade-Insecure-Requests", "1"},
+	{"Priority", "u=0, i"},
+	{"Te", "trailers"},
+	{"If-None-Match", `"0123456789abcdef"`},
+	{"If-Modified-Since", "Sat, 01 Jan 2028 00:00:00 GMT"},
+	{"Authorization", "Bearer 0123456789abcdef0123456789abcdef"},
+	{"X-Forwarded-For", "203.0.113.7, 198.51.100.2"},
+	{"X-Forwarded-Proto", "https"},
+	{"X-Forwarded-Host", "www.example.org"},
+	{"X-Forwarded-Port", "443"},
+	{"X-Real-Ip", "203.0.113.7"},
+	{"X-Request-Id", "01234567-89ab-cdef-0123-456789abcdef"},
+	{"Traceparent", "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"},
+	{"Tracestate", "vendor=value"},
+	{"Forwarded", "for=203.0.113.7;proto=https"},
+	{"X-Tenant", "one-of-many"},
+	{"X-Feature-Flags", "a,b,c"},
+	{"X-Client-Version", "12.34.56"},
 }
 
-// Fields returns so many header fields: those of a browser, then such as
-// proxies and tracing add.
-func Fields(n int) [][2]string {
-	fields := browser[:min(n, len(browser))]
-	for i := len(fields); i < n; i++ {
-		fields = append(fields[:i:i], [2]string{fmt.Sprintf("X-Field-%d", i), "value-" + strings.Repeat(fmt.Sprint(i%10), 24)})
-	}
-	return fields
-}
+// Fields returns the first n of them, at most 29.
+func Fields(n int) [][2]string { return fields[:n] }
 
 // Bytes returns one request as it goes over the wire.
 func (r Request) Bytes() []byte {

@@ -13,9 +13,9 @@ import (
 // The servers of this file are limits and not servers: they look for the ends
 // of requests, read nothing else, and answer with bytes made beforehand.
 
-// canned is the whole answer of Hello, as long as what the others send.
+// canned is the whole answer of Hello, as long as Catamount's.
 func canned(app string) []byte {
-	connection := ""
+	connection := "Connection: keep-alive\r\nKeep-Alive: timeout=65\r\n"
 	if app == Goodbye {
 		connection = "Connection: close\r\n"
 	}
