@@ -14,8 +14,8 @@ import (
 //	<!-- bench:NAME -->
 //	<!-- /bench:NAME -->
 //
-// NAME is a scenario, for its plots and tables, or "targets", or "taken". The
-// plots go to a directory beside the document, of its name without ".md".
+// NAME is a scenario, for its plots and tables, or "taken", or "targets", or
+// "claims" for those of the targets that a README shows. The plots go to a directory beside the document, of its name without ".md".
 // Parts whose scenario has no results stay as they are.
 func Fill(path string, results *result.Results) error {
 	text, err := os.ReadFile(path)
@@ -35,6 +35,7 @@ func Fill(path string, results *result.Results) error {
 	}
 	if verdicts := verdictsOf(results); len(verdicts) > 0 {
 		parts["targets"] = verdictTable(verdicts).markdown()
+		parts["claims"] = claims(verdicts)
 	}
 	if len(results.Sections) > 0 {
 		s := &results.Sections[0]
@@ -45,6 +46,17 @@ func Fill(path string, results *result.Results) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return os.WriteFile(path, []byte(filled), 0o644)
+}
+
+// claims lists what a README says of speed: lines of the report.
+func claims(verdicts []verdict) string {
+	var b strings.Builder
+	for _, v := range verdicts {
+		if strings.HasPrefix(v.Claim, "hello: ") || strings.HasPrefix(v.Claim, "idle, 15000 idle: ") {
+			fmt.Fprintf(&b, "- %s: **%s**\n", v.Claim, v.Value)
+		}
+	}
+	return b.String()
 }
 
 // part is what a document shows of a chapter.

@@ -177,7 +177,7 @@ func TestScale(t *testing.T) {
 
 func TestFill(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "benchmarks.md")
-	const before = "# Ours\n<!-- bench:hello -->\nold\n<!-- /bench:hello -->\nkept\n<!-- bench:targets -->\n<!-- /bench:targets -->\n<!-- bench:taken -->\n<!-- /bench:taken -->\nend\n"
+	const before = "# Ours\n<!-- bench:hello -->\nold\n<!-- /bench:hello -->\nkept\n<!-- bench:targets -->\n<!-- /bench:targets -->\n<!-- bench:taken -->\n<!-- /bench:taken -->\n<!-- bench:claims -->\n<!-- /bench:claims -->\nend\n"
 	if err := os.WriteFile(path, []byte(before), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +190,7 @@ func TestFill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"# Ours\n<!-- bench:hello -->\n", "![hello](benchmarks/hello.svg)", "| catamount | 1.50", "<!-- /bench:hello -->\nkept\n", "as a part of that of fasthttp", "end\n"} {
+	for _, want := range []string{"# Ours\n<!-- bench:hello -->\n", "![hello](benchmarks/hello.svg)", "| catamount | 1.50", "<!-- /bench:hello -->\nkept\n", "as a part of that of fasthttp", "- idle, 15000 idle: PSS per connection, bytes: **2 (1–2)**", "end\n"} {
 		if strings.Count(string(text), want) < 1 {
 			t.Errorf("no %q in\n%s", want, text)
 		}
