@@ -132,6 +132,10 @@ type resting struct {
 	asked  bool // the state at the beginning needs no proof
 }
 
+// together is how many clients ask before the first reads its answer: else
+// each would wait for a turn of the server's process.
+const together = 128
+
 func (r *resting) open() error {
 	for i := range r.N {
 		fd, err := connect(r.target, i)
@@ -139,52 +143,68 @@ func (r *resting) open() error {
 			return fmt.Errorf("connection %d of %d: %w", i+1, r.N, err)
 		}
 		r.fds = append(r.fds, fd)
-		if err := r.ask(fd); err != nil {
-			return fmt.Errorf("connection %d of %d: %w", i+1, r.N, err)
+		if len(r.fds)%together == 0 || len(r.fds) == r.N {
+			first := (len(r.fds) - 1) / together * together
+			if failed, err := r.ask(r.fds[first:]); failed > 0 {
+				return fmt.Errorf("%d of connections %d to %d: %w", failed, first+1, len(r.fds), err)
+			}
 		}
-		if r.Kind == Gone {
-			unix.Close(fd)
-			r.fds[i] = -1
-		}
+	}
+	if r.Kind == Gone {
+		r.close()
+		r.fds = nil
 	}
 	return nil
 }
 
-// ask sends a request; unless the kind is Waiting it reads the answer.
-func (r *resting) ask(fd int) error {
+// ask sends a request over each connection; unless the kind is Waiting it reads
+// the answers. It returns how many failed, and why the last of them did.
+func (r *resting) ask(fds []int) (failed int, err error) {
 	path := r.Path
 	if path == "" {
 		path = "/"
 	}
-	if _, err := unix.Write(fd, []byte("GET "+path+" HTTP/1.1\r\nHost: crowd\r\n\r\n")); err != nil {
-		return fmt.Errorf("send: %w", err)
+	request := []byte("GET " + path + " HTTP/1.1\r\nHost: crowd\r\n\r\n")
+	broken := make([]bool, len(fds))
+	for i, fd := range fds {
+		if _, sendErr := unix.Write(fd, request); sendErr != nil {
+			broken[i] = true
+			failed, err = failed+1, fmt.Errorf("send: %w", sendErr)
+		}
 	}
-	if r.Kind == Waiting {
-		return nil
+	for i, fd := range fds {
+		if broken[i] || r.Kind == Waiting {
+			continue
+		}
+		if readErr := readAnswer(fd); readErr != nil {
+			failed, err = failed+1, fmt.Errorf("answer: %w", readErr)
+		}
 	}
+	return failed, err
+}
+
+func readAnswer(fd int) error {
 	resp, err := http.ReadResponse(bufio.NewReader(&descriptor{fd: fd, deadline: time.Now().Add(answerTime)}), nil)
 	if err != nil {
 		return err
 	}
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-		return fmt.Errorf("answer: %w", err)
+		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("answer: status %s", resp.Status)
+		return fmt.Errorf("status %s", resp.Status)
 	}
 	return nil
 }
 
 func (r *resting) state() (CrowdState, error) {
-	var s CrowdState
-	for _, fd := range r.fds {
-		switch {
-		case fd < 0:
-		case r.Kind == Idle && r.asked && r.ask(fd) != nil:
-			s.Closed++
-		default:
-			s.Alive++
+	s := CrowdState{Alive: len(r.fds)}
+	if r.Kind == Idle && r.asked {
+		for first := 0; first < len(r.fds); first += together {
+			failed, _ := r.ask(r.fds[first:min(first+together, len(r.fds))]) // why does not matter: it was closed
+			s.Closed += failed
 		}
+		s.Alive -= s.Closed
 	}
 	r.asked = true
 	return s, nil
@@ -192,9 +212,7 @@ func (r *resting) state() (CrowdState, error) {
 
 func (r *resting) close() {
 	for _, fd := range r.fds {
-		if fd >= 0 {
-			unix.Close(fd)
-		}
+		unix.Close(fd)
 	}
 }
 
