@@ -12,6 +12,9 @@ import (
 
 // TestMain looks for goroutines and descriptors that the tests left behind.
 func TestMain(m *testing.M) {
+	if text := os.Getenv(appVariable); text != "" {
+		os.Exit(runApp(text))
+	}
 	if name := os.Getenv(childVariable); name != "" {
 		if err := runChild(name); err != nil {
 			fmt.Fprintln(os.Stderr, err)

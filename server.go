@@ -163,7 +163,7 @@ type Server struct {
 	// before the connection is given up (RFC 5482). The kernel counts the time in
 	// which a living client has no room for more as well, so a short one cuts off
 	// slow readers whatever WriteMinRate allows them. It also takes the place of
-	// TCPKeepAlive.Count. Not on MPTCP listeners.
+	// TCPKeepAlive.Count. Not on connections that speak MPTCP.
 	TCPUserTimeout time.Duration
 
 	// DisableGeneralOptionsHandler passes "OPTIONS *" to the Handler; otherwise
@@ -420,7 +420,8 @@ func (s *Server) letGo() {
 }
 
 // Close closes all listeners and connections at once and cancels the contexts
-// of running requests, but does not wait for their handlers.
+// of running requests, but does not wait for their handlers. It must not be
+// called from StreamRequest.
 func (s *Server) Close() error {
 	if w := s.stop(); w != nil {
 		return w.Close()

@@ -282,3 +282,20 @@ func TestAdvertisedIdle(t *testing.T) {
 		}
 	}
 }
+
+// A handler that closes its server answers nobody: nothing is sent once Close
+// has returned.
+func TestCloseFromAHandler(t *testing.T) {
+	closed := make(chan error, 1)
+	s := &catamount.Server{Logger: slog.New(slog.DiscardHandler)}
+	s.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		closed <- s.Close()
+		hello(w, r)
+	})
+	if answer := talk(t, dial(t, "tcp", serve(t, s)), request("GET / HTTP/1.1", "Host: h")); answer != "" {
+		t.Errorf("answer %q", answer)
+	}
+	if err := waitFor(t, closed); err != nil {
+		t.Errorf("Close = %v", err)
+	}
+}

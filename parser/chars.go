@@ -52,6 +52,16 @@ func ValidToken(s string) bool {
 // or other control character but HTAB. Bytes from 0x80 on are accepted, and so
 // is whitespace at the ends, which a recipient strips (RFC 9110 section 5.5).
 func ValidFieldValue(s string) bool {
+	i := 0
+	for ; i+8 <= len(s); i += 8 {
+		if hasControl(stringWord(s, i)) && !validShort(s[i:i+8]) {
+			return false
+		}
+	}
+	return validShort(s[i:])
+}
+
+func validShort(s string) bool {
 	for i := range len(s) {
 		if charSets[s[i]]&valueChar == 0 {
 			return false
@@ -83,6 +93,21 @@ const (
 // word returns b[i:i+8] with the first byte lowest. The bounds are written so
 // that the compiler need not think of an empty slice.
 func word(b []byte, i int) uint64 { return binary.LittleEndian.Uint64(b[i : i+8 : i+8]) }
+
+// stringWord is word for a string.
+func stringWord(s string, i int) uint64 {
+	s = s[i : i+8]
+	return uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+}
+
+// hasControl reports whether one of eight bytes is a control character, HTAB and
+// DEL included.
+func hasControl(w uint64) bool {
+	below := w - ' '*eachByte
+	del := (w ^ 0x7f*eachByte) - eachByte
+	return (below|del)&^w&highBits != 0
+}
 
 // indexControl returns the index at or after i of the first control character
 // of b (HTAB and DEL included), len(b) if there is none.

@@ -12,17 +12,18 @@ type TrailerField struct{ Name, Value string }
 // ChunkedDecoder takes the chunked transfer coding off a body (RFC 9112 section
 // 7.1). The zero value is ready for a body; Reset makes it ready for another.
 //
-// Extensions are skipped. What they, and the chunk lines as such, may cost is
-// limited, because a client can otherwise make the server read without end for
-// hardly a byte of data: of each chunk, what its line and the CRLF after its
-// data have beyond 16 bytes and twice the data counts as excess, less what
-// earlier chunks stayed under it, and the sum must not go over
+// Extensions are checked and skipped. What they, and the chunk lines as such,
+// may cost is limited, because a client can otherwise make the server read
+// without end for hardly a byte of data: of each chunk, what its line and the
+// CRLF after its data have beyond 16 bytes and twice the data counts as excess,
+// less what earlier chunks stayed under it, and the sum must not go over
 // Limits.ChunkExcess. So a client that sends honest chunks of one byte passes.
 // The rule is that of net/http/internal/chunked.go.
 type ChunkedDecoder struct {
 	state    chunkState
-	line     int   // bytes of the chunk line so far
-	size     int64 // of the chunk, then what is left of it
+	ext      extensionState // of chunkExtension
+	line     int            // bytes of the chunk line so far
+	size     int64          // of the chunk, then what is left of it
 	excess   int64
 	trailer  *trailerSection // nil until there is a field in it
 	trailers []TrailerField
@@ -150,28 +151,33 @@ func (d *ChunkedDecoder) parseLine(src []byte, i int, limits *Limits) (int, bool
 			return i, true
 		}
 		switch c := src[i]; {
-		case d.line == 0, c != ';' && c != '\r':
-			d.failByte(c, ReasonBadChunkSize)
-			return i, false
-		case c == '\r':
+		case d.line > 0 && c == '\r':
 			d.state = chunkLineLF
 			i++
+		case d.line > 0 && c == ';': // no space before it: net/http and llhttp refuse that too
+			d.state, d.ext = chunkExtension, extensionGap
 		default:
-			d.state = chunkExtension
+			d.failByte(c, ReasonBadChunkSize)
+			return i, false
 		}
 	}
 	if d.state == chunkExtension {
-		start := i
-		i = indexControl(src, i)
-		d.line += i - start
-		if over(d.line, limits.ChunkLine) {
-			d.fail(ReasonChunkLineTooLong)
-			return i, false
+		for ; i < len(src) && charSets[src[i]]&valueChar != 0; i++ {
+			d.line++
+			if over(d.line, limits.ChunkLine) {
+				d.fail(ReasonChunkLineTooLong)
+				return i, false
+			}
+			var ok bool
+			if d.ext, ok = d.ext.next(src[i]); !ok {
+				d.fail(ReasonBadChunkExtension)
+				return i, false
+			}
 		}
 		if i == len(src) {
 			return i, true
 		}
-		if src[i] != '\r' {
+		if src[i] != '\r' || !d.ext.mayEnd() {
 			d.failByte(src[i], ReasonBadChunkExtension)
 			return i, false
 		}

@@ -94,7 +94,8 @@ func (h *Head) examineContentLength(value []byte) bool {
 
 // examineTransferEncoding takes "chunked" and nothing else. RFC 9112 section
 // 6.1 would let us read a body that has a Content-Length too, or comes from
-// HTTP/1.0; both are how requests are smuggled.
+// HTTP/1.0; both are how requests are smuggled. Codings that we do not know are
+// 501, but behind chunked nothing may come at all (section 6.3): 400.
 func (h *Head) examineTransferEncoding(value []byte) bool {
 	const name = "Transfer-Encoding"
 	switch {
@@ -105,27 +106,28 @@ func (h *Head) examineTransferEncoding(value []byte) bool {
 	case h.Chunked:
 		return h.fail(ReasonBadTransferEncoding, name)
 	}
-	codings, empty := 0, false
-	other := false
+	chunked, other := 0, 0
+	empty, chunkedLast := false, false
 	for start := 0; start <= len(value); {
 		end := indexComma(value, start)
 		from, to := trimOWS(value, start, end)
 		switch {
 		case from == to:
 			empty = true
-		case !tokenChunked.is(value[from:to]):
-			other = true
+		case tokenChunked.is(value[from:to]):
+			chunked++
+			chunkedLast = true
+		default:
+			other++
+			chunkedLast = false
 		}
-		codings++
 		start = end + 1
 	}
 	switch {
-	case empty:
+	case empty, chunked > 1, chunked == 1 && !chunkedLast:
 		return h.fail(ReasonBadTransferEncoding, name)
-	case other:
+	case other > 0:
 		return h.fail(ReasonUnsupportedTransferEncoding, name)
-	case codings > 1:
-		return h.fail(ReasonBadTransferEncoding, name)
 	}
 	h.Chunked = true
 	return true

@@ -160,7 +160,7 @@ var badRequests = []struct {
 	{name: "unknown coding", raw: get + "Transfer-Encoding: gzip\r\n", rest: "\r\n", status: 501, reason: ReasonUnsupportedTransferEncoding, detail: "Transfer-Encoding"},
 	{name: "identity", raw: get + "Transfer-Encoding: identity\r\n", rest: "\r\n", status: 501, reason: ReasonUnsupportedTransferEncoding, detail: "Transfer-Encoding"},
 	{name: "list of codings", raw: get + "Transfer-Encoding: gzip, chunked\r\n", rest: "\r\n", status: 501, reason: ReasonUnsupportedTransferEncoding, detail: "Transfer-Encoding"},
-	{name: "chunked first", raw: get + "Transfer-Encoding: chunked,identity\r\n", rest: "\r\n", status: 501, reason: ReasonUnsupportedTransferEncoding, detail: "Transfer-Encoding"},
+	{name: "chunked first", raw: get + "Transfer-Encoding: chunked,identity\r\n", rest: "\r\n", status: 400, reason: ReasonBadTransferEncoding, detail: "Transfer-Encoding"},
 	{name: "chunked with a parameter", raw: get + "Transfer-Encoding: chunked;a=b\r\n", rest: "\r\n", status: 501, reason: ReasonUnsupportedTransferEncoding, detail: "Transfer-Encoding"},
 	{name: "chunked in quotes", raw: get + "Transfer-Encoding: \"chunked\"\r\n", rest: "\r\n", status: 501, reason: ReasonUnsupportedTransferEncoding, detail: "Transfer-Encoding"},
 	{name: "xchunked", raw: get + "Transfer-Encoding: xchunked\r\n", rest: "\r\n", status: 501, reason: ReasonUnsupportedTransferEncoding, detail: "Transfer-Encoding"},

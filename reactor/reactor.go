@@ -179,17 +179,25 @@ func (r *Reactor[T]) dispatch(event *Event) {
 		}
 		return
 	}
-	owned, woken, tell := s.record(event.Events)
-	if owned {
-		// Somebody may wait for the end of a request's context.
-		r.handed = r.handed || woken || tell&lasting != 0
-		if tell != 0 {
-			r.handler.Observed(s, tell)
-		}
+	if !s.Owned() {
+		*s.reactors() |= seenBits(event.Events)
+		r.handler.Ready(s, event.Events)
 		return
 	}
-	r.handler.Ready(s, event.Events)
+	owned, woken, tell := s.record(event.Events)
+	if !owned { // it has just come back
+		r.handler.Ready(s, event.Events)
+		return
+	}
+	// Somebody may wait for the end of a request's context.
+	r.handed = r.handed || woken || tell&lasting != 0
+	if tell != 0 {
+		r.handler.Observed(s, tell)
+	}
 }
+
+// ClearReadable is Slot.ClearReadable for a client that the reactor owns.
+func (r *Reactor[T]) ClearReadable(s *Slot[T]) { *s.reactors() &^= seenBits(Readable) }
 
 // collect takes in the clients that were posted, oldest first.
 func (r *Reactor[T]) collect() bool {
@@ -309,7 +317,7 @@ func (r *Reactor[T]) SetDeadline(s *Slot[T], deadline int64) {
 // Take makes a pool goroutine the owner of a client; the caller then hands it
 // over. What was seen so far is forgotten, but for the peer's going.
 func (r *Reactor[T]) Take(s *Slot[T]) {
-	s.word.Store(wordOwned | s.word.Load()&seenBits(lasting))
+	*s.reactors() = wordOwned | *s.reactors()&seenBits(lasting)
 	r.wheel.lookBy(s, r.now+r.releaseTimeout)
 	r.handed = true
 }
@@ -318,7 +326,7 @@ func (r *Reactor[T]) Take(s *Slot[T]) {
 // Readable stays recorded.
 func (r *Reactor[T]) TakeReadable(s *Slot[T]) {
 	r.Take(s)
-	s.MarkReadable()
+	*s.reactors() |= seenBits(Readable)
 }
 
 // Post hands a client back to the reactor by message: Returned is called for

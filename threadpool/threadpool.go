@@ -34,6 +34,9 @@ type Options struct {
 	OnPanic func(v any, stack []byte)
 	// Window is how long Stats.BacklogMax remembers: at least one and at most two windows. 0 means 10 s.
 	Window time.Duration
+	// Busy, when set, always has the number of tasks that run or wait, as
+	// [Stats.Busy]: for other processes, which cannot ask.
+	Busy *atomic.Int64
 }
 
 // ThreadPool runs a process function for each submitted task on a bounded number of goroutines, in the order of
@@ -45,21 +48,22 @@ type ThreadPool[T any] struct {
 	window       time.Duration
 	ants         *ants.PoolWithFunc
 
-	// load is busy and todo.size and limit is max, both as of the last unlock, for readers without the mutex.
-	load  atomic.Uint64 // busy<<32 | todo.size
-	limit atomic.Int64
+	// load is what readers without the mutex see: loadWaiting and loadFull as of the last unlock.
+	load  atomic.Uint32
+	gauge *atomic.Int64 // Options.Busy
 
 	panics  atomic.Uint64
 	drained chan struct{} // closed once shut down, idle, and ants is released
 
-	mu       sync.Mutex // guards what follows
-	todo     todo[T]
-	min, max int
-	active   int // places held by a processor, or promised to one that is starting
-	busy     int // those of them whose processor has a task in hand; the others are on their way to the todo
-	detached int // goroutines that Detach took out of the count
-	shutdown bool
-	notFull  func() // NotifyNotFull's, nil when not armed
+	mu        sync.Mutex // guards what follows
+	published uint32     // what load is
+	todo      todo[T]
+	min, max  int
+	active    int // places held by a processor, or promised to one that is starting
+	busy      int // those of them whose processor has a task in hand; the others are on their way to the todo
+	detached  int // goroutines that Detach took out of the count
+	shutdown  bool
+	notFull   func() // NotifyNotFull's, nil when not armed
 
 	places  []*Place // by index, nil if there is none; at least max long
 	free    []*Place // places of resting goroutines, the one given back last at the end
@@ -100,6 +104,7 @@ func New[T any](o Options, process func(*Place, T)) (*ThreadPool[T], error) {
 		onPanic:      o.OnPanic,
 		autoTrimTime: o.AutoTrimTime,
 		window:       o.Window,
+		gauge:        o.Busy,
 		drained:      make(chan struct{}),
 	}
 	// Size 0 is unlimited: a capacity at ants' level would make Invoke fail or wait, and the bound is kept here.
@@ -163,16 +168,25 @@ func (p *ThreadPool[T]) add(t T) *Place {
 	return next
 }
 
-// Backlog returns the number of tasks that no goroutine has taken yet. It takes no lock.
+// Backlog returns the number of tasks that no goroutine has taken yet.
 func (p *ThreadPool[T]) Backlog() int {
-	return int(uint32(p.load.Load()))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.todo.size
 }
+
+// HasBacklog reports whether there is a task that no goroutine has taken yet. It takes no lock.
+func (p *ThreadPool[T]) HasBacklog() bool { return p.load.Load()&loadWaiting != 0 }
 
 // Full reports whether as many tasks are running or waiting as there are places: Puma's condition of
 // wait_until_not_full (thread_pool.rb:318). Detached tasks do not count. It takes no lock.
-func (p *ThreadPool[T]) Full() bool {
-	load := p.load.Load()
-	return int64(load>>32)+int64(uint32(load)) >= p.limit.Load()
+func (p *ThreadPool[T]) Full() bool { return p.load.Load()&loadFull != 0 }
+
+// Last reports whether one task runs and none waits: for the task that ends, whether it is the last one for now.
+func (p *ThreadPool[T]) Last() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.busy == 1 && p.todo.size == 0
 }
 
 // NotifyNotFull arms f: it is called once, the next time the pool goes from full to not full, and is then forgotten.
@@ -231,7 +245,28 @@ func (p *ThreadPool[T]) release() {
 	close(p.drained)
 }
 
-// publish copies what readers without the mutex see. The mutex is held.
+// Bits of ThreadPool.load.
+const (
+	loadWaiting uint32 = 1 << iota // the todo is not empty
+	loadFull                       // as many tasks are running or waiting as there are places
+)
+
+// publish shows readers without the mutex what has changed. Only what they ask is told, because it changes much less
+// often than the numbers behind it, and storing for others to see costs as much as the rest of a hand-over. The mutex
+// is held.
 func (p *ThreadPool[T]) publish() {
-	p.load.Store(uint64(p.busy)<<32 | uint64(uint32(p.todo.size)))
+	if p.gauge != nil {
+		p.gauge.Store(int64(p.busy + p.todo.size))
+	}
+	load := uint32(0)
+	if p.todo.size > 0 {
+		load = loadWaiting
+	}
+	if p.busy+p.todo.size >= p.max {
+		load |= loadFull
+	}
+	if load != p.published {
+		p.published = load
+		p.load.Store(load)
+	}
 }

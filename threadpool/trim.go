@@ -55,7 +55,7 @@ func (p *ThreadPool[T]) Resize(minimum, maximum int) error {
 // setBounds stores the bounds. The mutex is held.
 func (p *ThreadPool[T]) setBounds(minimum, maximum int) {
 	p.min, p.max = minimum, maximum
-	p.limit.Store(int64(maximum))
+	p.publish()
 	for len(p.places) < maximum {
 		p.places = append(p.places, nil)
 	}

@@ -16,17 +16,23 @@ type listener struct {
 	index int
 	fd    int
 	addr  net.Addr
+	bind  string // as in the configuration, of inherited listeners
 	base  context.Context
 	raw   syscall.RawConn // nil: connections come from Accept
 	armed bool            // the reactor watches it
-	done  chan error      // what Serve returns
+	// passed: connections that wait here are left to siblings, see gate.go; the
+	// reactor does not watch it meanwhile.
+	passed bool
+	done   chan error // what Serve returns
 	// accept is acceptBatch bound to this listener, made once.
 	accept func(fd uintptr)
 	failed error // of the last acceptBatch
 	// drained: accept has found the queue empty, so that every connection from
 	// now on has inherited the listener's options.
 	drained bool
-	once    sync.Once
+	// multipath: what is accepted inherits none of the options set here.
+	multipath bool
+	once      sync.Once
 }
 
 // close closes the socket, once: some listeners mind.
@@ -37,6 +43,8 @@ type gate struct {
 	table  atomic.Pointer[[]*listener]
 	paused bool // no descriptor is left
 	shut   bool // blocking mode, and the pool is full
+	// siblings is nil for a server that is alone.
+	siblings *siblings
 }
 
 func (g *gate) byIndex(i int) *listener { return (*g.table.Load())[i] }
@@ -106,7 +114,7 @@ func (s *Server) Serve(l net.Listener) error { return s.ServeContext(s.options.B
 func (s *Server) register(base context.Context, l net.Listener) (*listener, error) {
 	entry := &listener{Listener: l, addr: l.Addr(), base: base, fd: -1, done: make(chan error, 1)}
 	switch l.(type) {
-	case *net.TCPListener, *net.UnixListener:
+	case *net.TCPListener, *net.UnixListener, *sharedListener:
 		raw, err := l.(syscall.Conn).SyscallConn()
 		if err != nil {
 			return nil, err
@@ -140,6 +148,7 @@ func (s *Server) openListener(l *listener) error {
 		if tuneErr := tune(l.fd, &s.options.Liveness); tuneErr != nil {
 			s.options.Logger.Warn("listener could not be tuned", "addr", l.addr.String(), "err", tuneErr)
 		}
+		l.multipath = isMultipath(l.fd)
 		err = s.arm(l)
 	}); controlErr != nil {
 		return controlErr
@@ -148,7 +157,7 @@ func (s *Server) openListener(l *listener) error {
 }
 
 func (s *Server) arm(l *listener) error {
-	if l.armed || s.gate.paused || s.gate.shut {
+	if l.armed || l.passed || s.gate.paused || s.gate.shut {
 		return nil
 	}
 	if err := s.reactor.Listen(l.fd); err != nil {
@@ -228,10 +237,14 @@ func (s *Server) acceptBatch(l *listener, fd int) error {
 			s.shutGate()
 			return nil
 		}
+		if !s.mayAccept(l) {
+			return nil
+		}
 		client, peer, err := s.sockets.accept(fd)
 		if err != nil {
 			if err == errWouldBlock {
 				l.drained = true
+				s.gate.siblings.nobodyWaits()
 				return nil
 			}
 			if isGoneBeforeAccept(err) {
@@ -239,10 +252,13 @@ func (s *Server) acceptBatch(l *listener, fd int) error {
 			}
 			return err
 		}
-		if !l.drained {
-			_ = tune(client, &s.options.Liveness) // it waited since before the listener was tuned
+		if !l.drained || l.multipath { // it may have waited since before the listener was tuned
+			_ = tune(client, &s.options.Liveness)
 		}
 		s.adopt(l, client, peer, nil)
+		if g := s.gate.siblings; g != nil {
+			g.accepted(s.reactor.BatchTime(), s.reactor.Size())
+		}
 	}
 	return nil
 }
@@ -354,10 +370,6 @@ func (s *Server) adopt(l *listener, fd int, peer address, b *bridge) {
 	c.listener = uint8(l.index)
 	c.bridged = b
 	s.setState(c, StateNew, now)
-	if s.draining.Load() {
-		s.startLingering(sl)
-		return
-	}
 	if !s.options.QueueRequests {
 		s.reactor.Take(sl)
 		if err := s.pool.Submit(sl); err != nil {
@@ -365,5 +377,5 @@ func (s *Server) adopt(l *listener, fd int, peer address, b *bridge) {
 		}
 		return
 	}
-	s.reactor.SetDeadline(sl, s.deadlineOf(c, now))
+	s.await(sl)
 }

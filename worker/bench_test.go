@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"runtime"
@@ -67,7 +68,7 @@ func benchServer(tb testing.TB, request string, handler http.HandlerFunc, change
 	fakes.close = func(int) error { return nil }
 	options := Options{
 		Handler: handler, MaxThreads: 16, QueueRequests: true, KeepAlive: true, MaxFastInline: 32,
-		BodyMemory: 1 << 17, OutputMemory: 1 << 18,
+		BodyMemory: 1 << 17, OutputMemory: 1 << 18, HeapFloor: 16 << 20,
 		Timeouts: Timeouts{FirstByte: time.Minute, Idle: 75 * time.Second, AdvertisedIdle: 65 * time.Second, Head: time.Minute},
 		poller:   poller, sockets: fakes,
 	}
@@ -88,7 +89,13 @@ func benchServer(tb testing.TB, request string, handler http.HandlerFunc, change
 		}
 	}
 	poller.batches <- 1
-	tb.Cleanup(func() { close(poller.batches); <-s.finished; s.log.close() })
+	tb.Cleanup(func() {
+		close(poller.batches)
+		<-s.finished
+		s.log.close()
+		s.date.stop()
+		_ = s.pool.Shutdown(context.Background())
+	})
 	return func(batches int) {
 		target.Store(poller.answered.Load() + int64(batches)*benchClients)
 		poller.batches <- batches
@@ -96,30 +103,57 @@ func benchServer(tb testing.TB, request string, handler http.HandlerFunc, change
 	}
 }
 
+const short = "GET / HTTP/1.1\r\nHost: 127.0.0.1:9292\r\n\r\n"
+
+// browserRequest has eight fields, manyFieldsRequest thirty, as what comes
+// through two proxies has.
+const (
+	browserRequest = "GET /articles/2026/reactor?page=2 HTTP/1.1\r\nHost: www.example.com\r\n" + browserFields + "\r\n"
+	browserFields  = "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n" +
+		"Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\nAccept-Language: en-US,en;q=0.5\r\n" +
+		"Accept-Encoding: gzip, deflate, br, zstd\r\nConnection: keep-alive\r\nCookie: session=0123456789abcdef0123456789abcdef\r\n" +
+		"Upgrade-Insecure-Requests: 1\r\n"
+	manyFieldsRequest = "GET / HTTP/1.1\r\nHost: www.example.com\r\n" + browserFields +
+		"Referer: https://www.example.com/articles/2026\r\nCache-Control: max-age=0\r\nSec-Fetch-Dest: document\r\n" +
+		"Sec-Fetch-Mode: navigate\r\nSec-Fetch-Site: same-origin\r\nSec-Fetch-User: ?1\r\nPriority: u=0, i\r\nDnt: 1\r\nTe: trailers\r\n" +
+		"If-None-Match: \"abc123def456\"\r\nIf-Modified-Since: Wed, 25 Nov 2026 08:00:00 GMT\r\nX-Forwarded-For: 203.0.113.7, 198.51.100.2\r\n" +
+		"X-Forwarded-Proto: https\r\nX-Forwarded-Host: www.example.com\r\nX-Request-Id: 5f1c9f8e-2b7a-4c1d-9d53-6f0f3f1f2a11\r\n" +
+		"X-Real-Ip: 203.0.113.7\r\nTraceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\nTracestate: vendor=value\r\n" +
+		"X-Own-One: one\r\nX-Own-Two: two\r\nX-Own-Three: three\r\nAuthorization: Bearer 0123456789abcdef0123456789abcdef\r\n\r\n"
+)
+
+func plainHello(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "Hello, World!") }
+
+func typedHello(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	io.WriteString(w, "Hello, World!")
+}
+
 // BenchmarkPipeline serves sixteen requests that come in one piece.
 func BenchmarkPipeline(b *testing.B) {
-	request := strings.Repeat("GET / HTTP/1.1\r\nHost: 127.0.0.1:9292\r\n\r\n", 16)
-	run := benchServer(b, request, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "Hello, World!") })
-	run(1)
-	b.ReportAllocs()
-	b.ResetTimer()
-	run((b.N + 16*benchClients - 1) / (16 * benchClients))
+	for _, bench := range []struct {
+		name    string
+		handler http.HandlerFunc
+	}{{"plain", plainHello}, {"typed", typedHello}} {
+		b.Run(bench.name, func(b *testing.B) {
+			run := benchServer(b, strings.Repeat(short, 16), bench.handler)
+			run(1)
+			b.ReportAllocs()
+			b.ResetTimer()
+			run((b.N + 16*benchClients - 1) / (16 * benchClients))
+		})
+	}
 }
 
 func BenchmarkServe(b *testing.B) {
-	hello := func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "Hello, World!") }
-	typed := func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		io.WriteString(w, "Hello, World!")
-	}
-	const short = "GET / HTTP/1.1\r\nHost: 127.0.0.1:9292\r\n\r\n"
 	for _, bench := range []struct {
 		name, request string
 		handler       http.HandlerFunc
 	}{
-		{"wrk", short, hello},
-		{"typed", short, typed},
-		{"browser", "GET /articles/2026/reactor?page=2 HTTP/1.1\r\nHost: www.example.com\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\nAccept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\nAccept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate, br, zstd\r\nConnection: keep-alive\r\nCookie: session=0123456789abcdef0123456789abcdef\r\nUpgrade-Insecure-Requests: 1\r\n\r\n", hello},
+		{"wrk", short, plainHello},
+		{"typed", short, typedHello},
+		{"browser", browserRequest, plainHello},
+		{"fields30", manyFieldsRequest, typedHello},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			run := benchServer(b, bench.request, bench.handler)

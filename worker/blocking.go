@@ -42,6 +42,10 @@ func (s *Server) finish(sl *slot, sc *scratch) *exchange {
 // when the client is gone, and has been handed back.
 func (s *Server) waitForBytes(sl *slot, sc *scratch) (gone bool) {
 	c := &sl.Value
+	if s.draining.Load() && s.mayPart(c) {
+		s.post(sl, c.state, c.since)
+		return true
+	}
 	if s.draining.Load() && !c.inFlight() {
 		s.handBack(sl, sc, thenLinger)
 		return true

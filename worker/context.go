@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -22,14 +23,29 @@ var PlaceKey any = placeKey{}
 // makes its channel only when somebody asks, and implements AfterFunc, without
 // which every context.WithCancel or WithTimeout of a handler would start a
 // goroutine to watch it (context.propagateCancel).
+//
+// Most requests' contexts end without anybody having asked for more than Err:
+// that takes one compare-and-swap. Who wants to be told says so first
+// (watched) and looks afterwards whether it is over; who ends it does the same
+// in the opposite order; so one of them, or both, see the other.
 type requestContext struct {
 	exchange *exchange
 
+	ended   atomic.Uint32 // one of contextRuns and so on
+	watched atomic.Bool   // somebody may have to be told
+
 	mu    sync.Mutex
 	done  chan struct{}
-	err   error
 	watch *watchers
 }
+
+// What has become of a context.
+const (
+	contextRuns     uint32 = iota
+	contextCanceled        // context.Canceled
+	contextLate            // context.DeadlineExceeded
+	contextEnded           // the base context's error, of an unusual kind
+)
 
 // watchers is what most requests do not have.
 type watchers struct {
@@ -65,7 +81,8 @@ func (c *requestContext) Done() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.done == nil {
-		if c.err != nil {
+		c.watched.Store(true)
+		if c.ended.Load() != contextRuns {
 			c.done = closedChannel
 		} else {
 			c.done = make(chan struct{})
@@ -75,9 +92,15 @@ func (c *requestContext) Done() <-chan struct{} {
 }
 
 func (c *requestContext) Err() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.err
+	switch c.ended.Load() {
+	case contextRuns:
+		return nil
+	case contextCanceled:
+		return context.Canceled
+	case contextLate:
+		return context.DeadlineExceeded
+	}
+	return c.base().Err()
 }
 
 func (c *requestContext) Value(key any) any {
@@ -114,7 +137,8 @@ func (c *requestContext) localAddr() net.Addr {
 func (c *requestContext) AfterFunc(f func()) (stop func() bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.err != nil {
+	c.watched.Store(true)
+	if c.ended.Load() != contextRuns {
 		go f()
 		return func() bool { return false }
 	}
@@ -133,16 +157,30 @@ func (c *requestContext) AfterFunc(f func()) (stop func() bool) {
 	}
 }
 
-// cancel ends the context; only the first call counts. It may be called by the
+// cancel ends the context with context.Canceled, context.DeadlineExceeded or the
+// error of the base context; only the first call counts. It may be called by the
 // reactor while the handler runs.
 func (c *requestContext) cancel(err error) {
-	c.mu.Lock()
-	if c.err != nil {
-		c.mu.Unlock()
-		return
+	if c.end(err) && c.watched.Load() {
+		c.tell()
 	}
-	c.err = err
-	if c.done != nil {
+}
+
+// end notes that the context is over, and why; false when it was before.
+func (c *requestContext) end(err error) bool {
+	switch err {
+	case context.Canceled:
+		return c.ended.CompareAndSwap(contextRuns, contextCanceled)
+	case context.DeadlineExceeded:
+		return c.ended.CompareAndSwap(contextRuns, contextLate)
+	}
+	return c.ended.CompareAndSwap(contextRuns, contextEnded)
+}
+
+// tell wakes those who wait for the end.
+func (c *requestContext) tell() {
+	c.mu.Lock()
+	if c.done != nil && c.done != closedChannel {
 		close(c.done)
 	}
 	watch := c.watch
@@ -167,7 +205,8 @@ func (c *requestContext) follow() {
 	stop := context.AfterFunc(c.base(), func() { c.cancel(c.base().Err()) })
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.err == nil {
+	c.watched.Store(true)
+	if c.ended.Load() == contextRuns {
 		c.watchersLocked().baseStop = stop
 	}
 }

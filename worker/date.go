@@ -19,12 +19,12 @@ type dateLine struct {
 }
 
 type datedText struct {
-	text string
+	line string // with its CRLF
 	used atomic.Bool
 }
 
-// line returns the whole line, with its CRLF.
-func (d *dateLine) line() string {
+// now returns the line of this second.
+func (d *dateLine) now() string {
 	current := d.current.Load()
 	if current == nil {
 		current = d.renew()
@@ -32,7 +32,7 @@ func (d *dateLine) line() string {
 	if !current.used.Load() {
 		current.used.Store(true)
 	}
-	return current.text
+	return current.line
 }
 
 // renew makes the line anew and sets the timer to the next second.
@@ -40,7 +40,7 @@ func (d *dateLine) renew() *datedText {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now := time.Now()
-	current := &datedText{text: "Date: " + now.UTC().Format(http.TimeFormat) + "\r\n"}
+	current := &datedText{line: "Date: " + now.UTC().Format(http.TimeFormat) + "\r\n"}
 	if d.stopped {
 		return current
 	}

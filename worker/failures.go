@@ -69,7 +69,7 @@ func (s *Server) appendRefusal(b []byte, status int, reason string) []byte {
 	b = append(b, "Content-Type: text/plain; charset=utf-8\r\nContent-Length: "...)
 	b = strconv.AppendInt(b, int64(len(body)), 10)
 	b = append(b, "\r\n"...)
-	b = append(b, s.date.line()...)
+	b = append(b, s.date.now()...)
 	b = append(b, "Connection: close\r\n\r\n"...)
 	return append(b, body...)
 }

@@ -43,7 +43,7 @@ func (s *Server) hijack(w *response, behind []byte) (net.Conn, *bufio.ReadWriter
 	c.exchange.Store(nil)
 	// The goroutine serves no HTTP any more: it gives its place in the pool to
 	// another.
-	s.pool.Detach(w.place)
+	s.detach(w.place)
 	s.post(x.slot, StateHijacked, s.reactor.Now())
 	return conn, bufio.NewReadWriter(reader, bufio.NewWriter(conn)), nil
 }

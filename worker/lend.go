@@ -16,32 +16,29 @@ import (
 // the reactor:
 //
 //   - Answers to pipelined requests leave together, in one write, when the last
-//     request that is here has been served. Before each of the others the answers
-//     so far are lent: if its handler has not finished, or sent anything, within
-//     lendTime, the reactor sends what it finds. A quick handler's place takes the
-//     output back and nothing has happened but two atomic operations.
+//     request that is here has been served. Before the others the answers so far
+//     are lent: when a handler has run for lendTime, the reactor sends them. It
+//     may because it holds the response's lock meanwhile, without which a place
+//     touches its output only while no handler runs. A quick handler costs
+//     nothing.
 //   - What a full socket has refused is lent until there is room for it.
 
-// lendTime is how long a finished answer may wait for the next one.
+// lendTime is how long finished answers may wait for the next one.
 const lendTime = time.Millisecond
 
 const (
 	loanIdle    uint32 = iota // nothing is lent
-	loanHeld                  // the place has taken it back, and will lend again: the reactor stays awake
-	loanLent                  // the reactor may take it, and does after lendTime
+	loanLent                  // the reactor sends it when the handler that runs takes lendTime
 	loanWaiting               // the reactor may take it, and does when the socket has room
-	loanUsed                  // the reactor is sending it
+	loanUsed                  // the reactor is sending it: the place has to wait a moment
 	loanSent                  // the reactor has sent it, and may sleep
 )
 
 // loan is the part of a scratch that the reactor looks at.
 type loan struct {
-	state atomic.Uint32
-	since int64
-	slot  *slot
-	// The place's own: it has lent and not reclaimed; it counts as a lender,
-	// from its first loan until the output is sent.
-	own, counted bool
+	state   atomic.Uint32
+	slot    atomic.Pointer[slot]
+	counted bool // the place's own: as a lender, from its first loan until the output is sent
 }
 
 // loans are all outputs that may be lent.
@@ -116,33 +113,33 @@ func (s *Server) lend(sl *slot, sc *scratch) {
 		return
 	}
 	l := s.loanOf(sc)
-	l.own, l.slot, l.since = true, sl, sc.now
+	if l.state.Load() == loanLent {
+		return
+	}
+	l.slot.Store(sl)
 	l.state.Store(loanLent)
 	if !l.counted {
 		l.counted = true
 		s.loans.lenders.Add(1)
-		s.reactor.Nudge()
 	}
+	s.reactor.Nudge()
 }
 
 // leaveToReactor offers what the socket has refused, while the handler goes on.
 func (s *Server) leaveToReactor(sl *slot, sc *scratch) {
 	for !sc.out.isEmpty() {
 		l := s.loanOf(sc)
-		l.own, l.slot = true, sl
+		l.slot.Store(sl)
 		sl.WatchWritable(true)
 		l.state.Store(loanWaiting)
 		// The room may have come just before: then nobody is told of it.
 		if sl.Seen()&(reactor.Writable|reactor.HungUp) == 0 {
 			return
 		}
-		for !l.state.CompareAndSwap(loanWaiting, loanIdle) {
-			if l.state.Load() == loanSent {
-				return
-			}
-			runtime.Gosched() // the reactor looks at it, perhaps on its way to another
+		s.reclaim(sc)
+		if l.state.Load() == loanSent {
+			return
 		}
-		l.own = false
 		if _, err := s.push(sl, &sc.out, nil, math.MaxInt64); err != nil {
 			sc.out.failed = err // it is reported with the next write
 			return
@@ -151,24 +148,30 @@ func (s *Server) leaveToReactor(sl *slot, sc *scratch) {
 }
 
 // reclaim takes the output back before anything is done with it. The reactor
-// may be sending it at this moment; that lasts microseconds.
+// may be sending it at this moment; that lasts microseconds. What is merely lent
+// needs no taking back: see above.
 func (s *Server) reclaim(sc *scratch) {
 	l := sc.loan
-	if l == nil || !l.own {
+	if l == nil {
 		return
 	}
-	l.own = false
-	for !l.state.CompareAndSwap(loanLent, loanHeld) && !l.state.CompareAndSwap(loanWaiting, loanHeld) {
-		if l.state.Load() == loanSent {
-			s.settleLoan(sc) // the next one has to wake the reactor again
+	for {
+		switch l.state.Load() {
+		case loanWaiting:
+			if l.state.CompareAndSwap(loanWaiting, loanIdle) {
+				return
+			}
+		case loanUsed:
+			runtime.Gosched() // the reactor looks at it, perhaps on its way to another
+		default:
 			return
 		}
-		runtime.Gosched()
 	}
 }
 
 // settleLoan is called when the output is sent, or about to be.
 func (s *Server) settleLoan(sc *scratch) {
+	s.stats.publish(sc.place, &sc.tally)
 	l := sc.loan
 	if l == nil || l.state.Load() == loanIdle {
 		return
@@ -189,15 +192,15 @@ func (s *Server) patienceOfLoans() time.Duration {
 	defer s.loans.Unlock()
 	patience := time.Duration(-1)
 	s.loans.all(func(sc *scratch) {
-		if state := sc.loan.state.Load(); state == loanHeld || state == loanLent {
+		if sc.loan.state.Load() == loanLent {
 			patience = lendTime
 		}
 	})
 	return patience
 }
 
-// sendLent sends what has been lent for too long. It runs on the reactor after
-// each batch.
+// sendLent sends finished answers behind which a handler has run for too long.
+// It runs on the reactor after each batch.
 func (s *Server) sendLent() {
 	if s.loans.lenders.Load() == 0 {
 		return
@@ -206,14 +209,21 @@ func (s *Server) sendLent() {
 	s.loans.Lock()
 	defer s.loans.Unlock()
 	s.loans.all(func(sc *scratch) {
-		if !sc.loan.state.CompareAndSwap(loanLent, loanUsed) {
+		if sc.loan.state.Load() != loanLent {
 			return
 		}
-		if now-sc.loan.since < int64(lendTime) {
-			sc.loan.state.Store(loanLent)
+		x := sc.loan.slot.Load().Value.exchange.Load()
+		if x == nil || now-x.queuedAt < int64(lendTime) {
 			return
 		}
-		s.sendLoan(sc)
+		w := &x.response
+		if !w.mu.TryLock() {
+			return // the handler writes just now: the next look is a millisecond away
+		}
+		defer w.mu.Unlock()
+		if w.scratch == sc && !w.hijacked && !w.timedOut() && sc.loan.state.Load() == loanLent {
+			s.sendLoan(sc)
+		}
 	})
 }
 
@@ -224,7 +234,7 @@ func (s *Server) sendWaiting(sl *slot) {
 	s.loans.all(func(sc *scratch) {
 		switch {
 		case !sc.loan.state.CompareAndSwap(loanWaiting, loanUsed):
-		case sc.loan.slot != sl:
+		case sc.loan.slot.Load() != sl:
 			sc.loan.state.Store(loanWaiting)
 		default:
 			s.sendLoan(sc)
@@ -232,9 +242,10 @@ func (s *Server) sendWaiting(sl *slot) {
 	})
 }
 
-// sendLoan sends an output that is in use by the reactor.
+// sendLoan sends an output that is in use by the reactor, or lent by a handler
+// whose response's lock it holds.
 func (s *Server) sendLoan(sc *scratch) {
-	sl := sc.loan.slot
+	sl := sc.loan.slot.Load()
 	_, err := s.push(sl, &sc.out, nil, fileShare)
 	switch {
 	case err != nil: // it is reported when the place sends

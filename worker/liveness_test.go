@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"net"
 	"net/http"
 	"testing"
 	"time"
@@ -41,6 +42,34 @@ func TestLiveness(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// net.Listen makes multipath listeners, whose connections inherit nothing.
+func TestLivenessBehindMultipathListener(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan [2]int, 1)
+	ts := newTestServer(t, func(w http.ResponseWriter, r *http.Request) {
+		var values [2]int
+		for i, option := range [2]int{unix.TCP_USER_TIMEOUT, unix.TCP_NOTSENT_LOWAT} {
+			var err error
+			if values[i], err = unix.GetsockoptInt(exchangeOf(r).slot.FD(), unix.IPPROTO_TCP, option); err != nil {
+				t.Error(err)
+			}
+		}
+		got <- values
+	}, func(o *Options) { o.Liveness.Unacknowledged = 2500 * time.Millisecond })
+	go func() { ts.served <- ts.Serve(l) }()
+	for range 3 { // the later ones come when the listener has been tuned and looked at
+		c := dialTCP(t, l.Addr().String())
+		c.send(get)
+		if values := waitFor(t, got); values != [2]int{2500, notSent} {
+			t.Errorf("options %v", values)
+		}
+		c.want(200, "")
 	}
 }
 

@@ -18,6 +18,7 @@ type eventLog struct {
 	logger  *slog.Logger
 	queue   chan logLine
 	dropped atomic.Uint64
+	total   *atomic.Uint64 // of dropped, never set back
 	done    chan struct{}
 	stop    sync.Once
 	quit    chan struct{}
@@ -47,8 +48,8 @@ const (
 	logKeys = 4096
 )
 
-func newEventLog(logger *slog.Logger) *eventLog {
-	l := &eventLog{logger: logger, queue: make(chan logLine, logQueue), done: make(chan struct{}), quit: make(chan struct{})}
+func newEventLog(logger *slog.Logger, dropped *atomic.Uint64) *eventLog {
+	l := &eventLog{logger: logger, total: dropped, queue: make(chan logLine, logQueue), done: make(chan struct{}), quit: make(chan struct{})}
 	go l.run()
 	return l
 }
@@ -85,6 +86,7 @@ func (l *eventLog) queueUp(line logLine) {
 	case l.queue <- line:
 	default:
 		l.dropped.Add(1)
+		l.total.Add(1)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/catamount-server/catamount/internal/page"
 	"github.com/catamount-server/catamount/parser"
 	"github.com/catamount-server/catamount/reactor"
 )
@@ -68,11 +69,24 @@ type Options struct {
 	// HeapFloor is how many bytes the garbage collector is to count besides the
 	// live heap, see heapFloor.
 	HeapFloor int
+	// MemoryLimitShared: the memory limit (GOMEMLIMIT) is not the user's but this
+	// process's share of what a master found, and no reason to leave the floor
+	// out, if it is much larger.
+	MemoryLimitShared bool
 
 	// OnWriteFailure is told of answers that did not reach their clients, one
 	// after the other, on the log's goroutine. When the log does not keep up some
 	// may be left out, and are counted with the log lines.
 	OnWriteFailure func(WriteFailure)
+
+	// OnRequest is told of each request that the application has served, by the
+	// goroutine that has served it: it must be quick, and may not keep the
+	// record's address. Nil: nothing is recorded.
+	OnRequest func(*AccessRecord)
+	// OutOfBand is called after a request when no other one runs or waits.
+	// Meanwhile no connections are accepted; requests on those that there are
+	// are served. It is not called while it runs.
+	OutOfBand func()
 
 	Timeouts Timeouts
 	Liveness Liveness
@@ -87,6 +101,13 @@ type Options struct {
 
 	// BaseContext is the context that the requests' contexts derive from.
 	BaseContext context.Context
+
+	// Page is the memory shared with siblings, Index is this worker among them
+	// and Slot its part of the page; nil and 0 for a server that is alone. The
+	// page stays mapped for as long as the process lives.
+	Page  *page.Page
+	Slot  *page.Slot
+	Index int
 
 	// poller and sockets replace the kernel in tests.
 	poller  reactor.Poller

@@ -192,9 +192,10 @@ func (s *Server) expireQueued() {
 }
 
 // patience is how long the reactor may sleep: until lent output has to be sent,
-// or the oldest request in the todo is too old.
+// a connection has been passed over long enough, or the oldest request in the
+// todo is too old.
 func (s *Server) patience() time.Duration {
-	limit := s.patienceOfLoans()
+	limit := s.patienceOfHandOver(s.patienceOfGate(s.patienceOfLoans()))
 	o := &s.overload
 	if o.maxWait == 0 {
 		return limit
@@ -202,7 +203,7 @@ func (s *Server) patience() time.Duration {
 	// First take the promise back, then look whether somebody waits, then give
 	// it again: who submits after the look finds it taken back.
 	o.watching.Store(false)
-	if s.pool.Backlog() == 0 {
+	if !s.pool.HasBacklog() {
 		return limit
 	}
 	o.watching.Store(true)

@@ -24,6 +24,7 @@ type scratch struct {
 	fields []headerField
 	last   *exchange // of the last answer in out, for the log
 	now    int64     // the clock, as last read
+	tally  tally
 	loan   *loan
 	watch  *handlerWatch
 }
@@ -81,13 +82,16 @@ func (s *Server) process(place *threadpool.Place, sl *slot) {
 		if place.Detached() {
 			s.forgetLoan(sc) // another place may have taken its number meanwhile
 		}
+		if s.outOfBand != nil && !place.Detached() {
+			defer s.requestDone()
+		}
 		if !gone && !x.response.hijacked && !x.response.timedOut() { // the handler ended its goroutine (runtime.Goexit)
 			s.handBack(sl, sc, thenClose)
 		}
 	}()
 	turn := sc.now
+	s.stats.observeQueueWait(place.Index, sc.now-x.queuedAt)
 	for inline := 1; ; inline++ {
-		s.stats.observeQueueWait(place.Index, sc.now-x.queuedAt)
 		result := s.serve(place, sc, x)
 		sc.now = s.reactor.Now()
 		if result == outcomeHijacked {
@@ -103,6 +107,7 @@ func (s *Server) process(place *threadpool.Place, sl *slot) {
 			gone = true
 			return
 		}
+		sc.tally.inPlace++
 	}
 }
 
@@ -114,11 +119,16 @@ func (s *Server) serve(place *threadpool.Place, sc *scratch, x *exchange) (resul
 	if limit := s.options.Timeouts.Write; limit > 0 {
 		w.deadline = sc.now + int64(limit)
 	}
-	w.scratch, w.place = sc, place
+	if w.place = place; w.scratch == nil { // else the reactor may be looking at it, see inlineOrRequeue
+		w.scratch = sc
+	}
 	sc.hold = sc.hold[:0]
 	x.client().served++
 	if sc.watch != nil {
 		sc.watch.begin(x, s.options.HandlerTimeout)
+	}
+	if s.options.Slot != nil {
+		s.options.Slot.Begin(place.Index, x.request.Method, x.request.RequestURI)
 	}
 	returned := false
 	defer func() {
@@ -167,6 +177,12 @@ func (s *Server) handlerFailed(x *exchange, v any) {
 func (s *Server) conclude(place *threadpool.Place, sc *scratch, x *exchange) outcome {
 	w := &x.response
 	w.finish()
+	if s.options.Slot != nil && !place.Detached() {
+		s.options.Slot.End(place.Index)
+	}
+	if s.options.OnRequest != nil {
+		s.noteAccess(sc, x)
+	}
 	if sc.watch != nil {
 		s.endWatch(sc.watch, x)
 	}
@@ -187,7 +203,7 @@ func (s *Server) conclude(place *threadpool.Place, sc *scratch, x *exchange) out
 	if w.cut {
 		status = 0
 	}
-	s.stats.countAnswer(place.Index, status)
+	sc.tally.countAnswer(status)
 	sc.last = x
 	switch {
 	case w.err != nil || w.cut:
@@ -229,6 +245,14 @@ func (x *exchange) abandon() {
 func (s *Server) next(sl *slot, sc *scratch, inline int, turn int64) *exchange {
 	c := &sl.Value
 	for {
+		if s.handOver.on.Load() && c.bridged == nil {
+			// A sibling goes on with it, whatever is here already.
+			c.exchange.Store(nil)
+			if s.flush(sl, sc, thenIdle) {
+				s.post(sl, StateIdle, sc.now)
+			}
+			return nil
+		}
 		if c.HasBackToBackRequests() {
 			x, err := s.TryToFinish(sl, &sc.head, nil, sc.now)
 			if err != nil {
@@ -267,27 +291,35 @@ func (s *Server) next(sl *slot, sc *scratch, inline int, turn int64) *exchange {
 // served at once while nobody waits, or while the few microseconds of its turn
 // last; else it goes to the back of the todo, like a new one.
 func (s *Server) inlineOrRequeue(sl *slot, sc *scratch, x *exchange, inline int, turn int64) *exchange {
-	c := &sl.Value
 	x.queuedAt = sc.now
-	c.exchange.Store(x)
-	if sl.Seen()&(reactor.PeerClosed|reactor.HungUp) != 0 {
-		s.peerGone(sl) // before this request began
-	}
-	if inline < s.options.MaxFastInline && !sc.holder.Detached() && (s.pool.Backlog() == 0 || sc.now-turn < int64(turnBudget)) {
-		if sc.out.size() <= sendThreshold {
-			s.lend(sl, sc)
-		} else if !s.flush(sl, sc, thenIdle) {
-			return nil
-		}
+	inPlace := inline < s.options.MaxFastInline && !sc.holder.Detached() && (!s.pool.HasBacklog() || sc.now-turn < int64(turnBudget))
+	if inPlace && sc.out.size() <= sendThreshold {
+		s.lend(sl, sc)
+		// From here on the reactor may find the request, and with it the output.
+		x.response.scratch = sc
+		s.announce(sl, x)
 		return x
 	}
+	s.announce(sl, x) // before the flush: should the reactor have to write on, it goes on with it
 	if !s.flush(sl, sc, thenIdle) {
 		return nil
+	}
+	if inPlace {
+		return x
 	}
 	if err := s.submit(sl, 1); err != nil {
 		s.refusedByPool(sl, sc, err)
 	}
 	return nil
+}
+
+// announce lets the reactor see the request that is next, to tell it that its
+// peer has gone.
+func (s *Server) announce(sl *slot, x *exchange) {
+	sl.Value.exchange.Store(x)
+	if sl.Seen()&(reactor.PeerClosed|reactor.HungUp) != 0 {
+		s.peerGone(sl) // before this request began
+	}
 }
 
 // giveBack returns a client to the reactor, to wait for its next bytes. False:

@@ -14,14 +14,19 @@ import (
 // head.Fields and raw. An error is a *parser.Error: what is syntactically
 // right may still be no URL.
 //
-// Its at most four allocations are the exchange, one string that holds the
-// head's bytes and the peer's address and of which every other string is a part
-// (a short one lies in the exchange), and the header map (two). A string that a
-// handler keeps keeps all of that alive: a kilobyte or so.
+// It allocates the exchange, one string that holds the head's bytes and the
+// peer's address and of which every other string is a part, the values of the
+// fields (both lie behind the exchange unless they are many), and the header map
+// (two). A string that a handler keeps keeps all of that alive: a kilobyte or so.
 func (s *Server) newExchange(sl *slot, head *parser.Head, raw []byte) (*exchange, error) {
 	c := &sl.Value
-	x := &exchange{server: s, slot: sl, place: -1, listener: s.listenerOf(c)}
-	text := x.headText(raw, c)
+	var space [64]byte
+	peer := appendPeer(space[:0], sl)
+	fields := headerFields(head)
+	x, values, b := makeExchange(fields, len(raw)+len(peer))
+	copy(b[copy(b, raw):], peer)                       // raw lies in a buffer that is about to be reused
+	text := unsafe.String(unsafe.SliceData(b), len(b)) // nobody else has b
+	x.server, x.slot, x.place, x.listener = s, sl, -1, s.listenerOf(c)
 	part := func(span parser.Span) string { return text[span.Start:span.End] }
 
 	r := &x.request
@@ -36,7 +41,7 @@ func (s *Server) newExchange(sl *slot, head *parser.Head, raw []byte) (*exchange
 	if err := x.setURL(head); err != nil {
 		return nil, &parser.Error{Status: http.StatusBadRequest, Reason: parser.ReasonBadTarget, Detail: err.Error()}
 	}
-	x.fillHeader(head, text)
+	r.Header = makeHeader(head, b, text, fields, values)
 	r.ContentLength = max(head.ContentLength, 0)
 	r.Body = http.NoBody
 	if head.Chunked {
@@ -69,26 +74,16 @@ func (s *Server) wantsKeepAlive(head *parser.Head) bool {
 	return head.Minor > 0 || head.KeepAlive
 }
 
-// headText copies the head's bytes, which lie in a buffer that is about to be
-// reused, and appends the peer's address.
-func (x *exchange) headText(raw []byte, c *Client) string {
-	var space [64]byte
-	peer := space[:0]
-	if c.bridged != nil {
-		peer = append(peer, c.bridged.remote...)
-	} else if c.peer.hasZone() {
-		peer = peerWithZone(x.slot.FD(), &c.peer).AppendTo(peer)
-	} else {
-		peer = c.peer.appendTo(peer)
+// appendPeer appends the text of the peer's address.
+func appendPeer(b []byte, sl *slot) []byte {
+	c := &sl.Value
+	switch {
+	case c.bridged != nil:
+		return append(b, c.bridged.remote...)
+	case c.peer.hasZone():
+		return peerWithZone(sl.FD(), &c.peer).AppendTo(b)
 	}
-	b := x.text[:]
-	if size := len(raw) + len(peer); size <= len(b) {
-		b = b[:size]
-	} else {
-		b = make([]byte, size)
-	}
-	copy(b[copy(b, raw):], peer)
-	return unsafe.String(&b[0], len(b)) // nobody else has b
+	return c.peer.appendTo(b)
 }
 
 // setURL fills the request's URL. The fast path is an origin-form target
@@ -153,38 +148,57 @@ var plainTarget = func() (table [256]bool) {
 	return table
 }()
 
-// fillHeader makes the header map. Host and Transfer-Encoding are not in it, as
-// in net/http: they are fields of the request. Fields
-// that occur once share one array for their values, each slice capped at one,
-// so that a handler who appends cannot reach the neighbour.
-func (x *exchange) fillHeader(head *parser.Head, text string) {
+// smallMap is how many keys a map takes before it grows. A smaller hint has no
+// effect but to cost 25 ns.
+const smallMap = 8
+
+// headerFields is how many fields go into the header map. Host and
+// Transfer-Encoding do not, as in net/http: they are fields of the request.
+func headerFields(head *parser.Head) int {
 	count := len(head.Fields)
 	if head.HasHost {
 		count--
 	}
-	header := make(http.Header, count)
-	pragma := false
-	values := x.values[:]
-	if count > len(values) {
-		values = make([]string, count)
+	if head.Chunked {
+		count--
 	}
+	return count
+}
+
+// makeHeader makes the header map of count fields. Those that occur once share
+// one array for their values, each slice capped at one, so that a handler who
+// appends cannot reach the neighbour. b is the memory of text, which nobody else
+// has seen yet: names are brought into their canonical form there.
+func makeHeader(head *parser.Head, b []byte, text string, count int, values []string) http.Header {
+	var header http.Header
+	if count > smallMap {
+		header = make(http.Header, count)
+	} else {
+		header = make(http.Header)
+	}
+	pragma := false
+	var seen [(parser.NumKnown + 63) / 64]uint64 // by Known
 	for i := range head.Fields {
 		field := &head.Fields[i]
 		if field.Known == parser.KnownHost || field.Known == parser.KnownTransferEncoding {
 			continue
 		}
-		name := text[field.Name.Start:field.Name.End]
-		if field.Known != 0 {
-			name = field.Known.String()
-		} else {
-			name = textproto.CanonicalMIMEHeaderKey(name)
+		name := field.Known.String()
+		if field.Known == 0 {
+			canonicalize(field.Name.In(b))
+			name = text[field.Name.Start:field.Name.End]
 		}
 		value := text[field.Value.Start:field.Value.End]
 		pragma = pragma || field.Known == parser.KnownPragma
-		if present, ok := header[name]; ok {
-			header[name] = append(present, value)
-			continue
+		// A known name that has not been seen need not be looked up.
+		bit := uint64(1) << (field.Known % 64)
+		if field.Known == 0 || seen[field.Known/64]&bit != 0 {
+			if present, ok := header[name]; ok {
+				header[name] = append(present, value)
+				continue
+			}
 		}
+		seen[field.Known/64] |= bit
 		values[0] = value
 		header[name] = values[:1:1]
 		values = values[1:]
@@ -193,7 +207,22 @@ func (x *exchange) fillHeader(head *parser.Head, text string) {
 		// HTTP/1.0's way to say it (RFC 9111 section 5.4), as net/http has it.
 		header["Cache-Control"] = []string{"no-cache"}
 	}
-	x.request.Header = header
+	return header
+}
+
+// canonicalize is textproto.CanonicalMIMEHeaderKey in place, for what the parser
+// has found to be a token.
+func canonicalize(name []byte) {
+	upper := true
+	for i, c := range name {
+		switch {
+		case upper && 'a' <= c && c <= 'z':
+			name[i] = c - ('a' - 'A')
+		case !upper && 'A' <= c && c <= 'Z':
+			name[i] = c + ('a' - 'A')
+		}
+		upper = c == '-'
+	}
 }
 
 // declareTrailers makes the keys of the Trailer field known before the body is

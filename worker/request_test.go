@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/textproto"
 	"reflect"
 	"strings"
 	"testing"
@@ -152,5 +153,21 @@ func TestAddress(t *testing.T) {
 		c := dialTCP(t, l.Addr().String())
 		c.send(get)
 		c.want(200, fmt.Sprint(c.LocalAddr(), " ", c.RemoteAddr()))
+	}
+}
+
+// Names are made canonical where they lie, as textproto would.
+func TestCanonicalize(t *testing.T) {
+	const token = "abcxyzABCXYZ019-_.~!#$%&'*+^`|"
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 20000 {
+		name := make([]byte, 1+random.IntN(12))
+		for i := range name {
+			name[i] = token[random.IntN(len(token))]
+		}
+		given, want := string(name), textproto.CanonicalMIMEHeaderKey(string(name))
+		if canonicalize(name); string(name) != want {
+			t.Fatalf("%q becomes %q, want %q", given, name, want)
+		}
 	}
 }

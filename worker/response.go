@@ -103,10 +103,10 @@ func (w *response) init(x *exchange, head *parser.Head) {
 	w.closeAfter = w.asked
 }
 
-// Header implements http.ResponseWriter.
+// Header implements http.ResponseWriter. It takes no lock: nobody but handlers
+// uses the header before the head is made, and those who call Header in two
+// goroutines at a time have a race with net/http as well.
 func (w *response) Header() http.Header {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	if w.header == nil {
 		w.header = make(http.Header)
 	}

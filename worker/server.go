@@ -22,12 +22,13 @@ type Server struct {
 	pool    *threadpool.ThreadPool[*slot]
 	sockets *sockets
 	log     *eventLog
-	stats   counters
+	stats   *counters // in the shared page, or on the heap
 	date    dateLine
 	// shadow is what handlers find under http.ServerContextKey; some look at
 	// its fields.
 	shadow    *http.Server
 	aliveLine string // the Keep-Alive field, or ""
+	usualEnd  string // of the head of an answer after which the connection goes on
 	floor     []byte // see heapFloor; never read
 	overload  overload
 	dumps     stackDumps
@@ -50,6 +51,10 @@ type Server struct {
 	// What answers to slow readers take, in memory and in files.
 	heldMemory, heldFiles atomic.Int64
 
+	// stopping is the master's word that all workers are to leave soon; nil alone.
+	stopping   *atomic.Uint32
+	handOver   handOver
+	outOfBand  *outOfBand // nil without a hook
 	draining   atomic.Bool
 	drainBegun chan struct{} // closed when draining becomes true
 	drained    chan struct{} // closed when no client is left after that
@@ -92,10 +97,23 @@ func NewServer(options Options) (*Server, error) {
 	if s.sockets == nil {
 		s.sockets = kernelSockets()
 	}
+	if options.Slot != nil {
+		s.stats = &statsIn(options.Slot).counters
+	} else {
+		s.stats = new(counters)
+	}
+	s.gate.siblings = newSiblings(&options)
+	if options.Page != nil {
+		s.stopping = &options.Page.Global().Stopping
+	}
+	if options.OutOfBand != nil {
+		s.outOfBand = &outOfBand{hook: options.OutOfBand}
+	}
 	s.overload.init(&options)
 	if options.Timeouts.AdvertisedIdle >= time.Second && options.KeepAlive {
 		s.aliveLine = "Keep-Alive: timeout=" + strconv.Itoa(int(options.Timeouts.AdvertisedIdle/time.Second)) + "\r\n"
 	}
+	s.usualEnd = aliveFields(s.aliveLine) + "\r\n"
 	var err error
 	s.reactor, err = reactor.New[Client](reactorSide{s}, reactor.Options{
 		Poller:         options.poller,
@@ -106,14 +124,17 @@ func NewServer(options Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.pool, err = threadpool.New(threadpool.Options{
-		Min: options.MinThreads, Max: options.MaxThreads, OnPanic: s.placePanicked,
-	}, s.process)
+	poolOptions := threadpool.Options{Min: options.MinThreads, Max: options.MaxThreads, OnPanic: s.placePanicked}
+	if options.Slot != nil {
+		options.Slot.Places.Store(int64(options.MaxThreads))
+		poolOptions.Busy = &options.Slot.Busy
+	}
+	s.pool, err = threadpool.New(poolOptions, s.process)
 	if err != nil {
 		return nil, err
 	}
-	s.floor = heapFloor(options.HeapFloor)
-	s.log = newEventLog(options.Logger)
+	s.floor = heapFloor(options.HeapFloor, options.MemoryLimitShared)
+	s.log = newEventLog(options.Logger, &s.stats.droppedLines)
 	go s.runReactor()
 	return s, nil
 }
@@ -225,20 +246,37 @@ func (s *Server) beginDrain() {
 func (s *Server) drainWaiting() {
 	var waiting []*slot
 	s.reactor.Each(func(sl *slot, owned bool) {
-		if !owned && (sl.Value.state == StateIdle || sl.Value.state == StateNew) {
+		if !owned && (sl.Value.state == StateIdle || sl.Value.state == StateNew || s.mayPart(&sl.Value)) {
 			waiting = append(waiting, sl)
 		}
 	})
 	for _, sl := range waiting {
+		if s.part(sl) || s.keepsFor(&sl.Value) { // it goes, now or later
+			continue
+		}
 		generation := sl.Generation()
 		s.read(sl)
 		if sl.Generation() == generation && s.isWaiting(sl) && !sl.Value.inFlight() {
-			s.startLingering(sl)
+			s.letGo(sl)
 		}
 	}
 	if s.reactor.Size() == 0 {
 		s.emptyOnce.Do(func() { close(s.drained) })
 	}
+}
+
+// newcomerGrace is how long a client whose connection was accepted just before
+// the end has to send its request: it cannot know.
+const newcomerGrace = time.Second
+
+// letGo ends a client that waits between two requests.
+func (s *Server) letGo(sl *slot) {
+	c := &sl.Value
+	if now := s.reactor.Now(); c.state == StateNew && now-c.since < int64(newcomerGrace) {
+		s.reactor.SetDeadline(sl, s.deadlineOf(c, now))
+		return
+	}
+	s.startLingering(sl)
 }
 
 // end stops pool, reactor and log once no client is left. Only goroutines of
@@ -259,11 +297,18 @@ func (s *Server) end() {
 
 // Close ends everything at once: listeners and connections are closed, the
 // contexts of running requests are cancelled. Handlers that do not heed them
-// go on without a connection; Close does not wait for them.
+// go on without a connection; Close does not wait for them. Nothing is sent any
+// more when it has returned, so a handler that calls it answers nobody. The
+// reactor's own goroutine must not call it.
 func (s *Server) Close() error {
 	s.beginDrain()
-	if err := s.reactor.Do(s.closeAll); errors.Is(err, reactor.ErrStopped) {
+	closed := make(chan struct{})
+	if err := s.reactor.Do(func() { s.closeAll(); close(closed) }); errors.Is(err, reactor.ErrStopped) {
 		return nil
+	}
+	select {
+	case <-closed:
+	case <-s.finished:
 	}
 	go func() { // ends when the last handler has returned
 		<-s.drained

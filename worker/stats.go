@@ -20,8 +20,10 @@ type counters struct {
 	parseErrors                                              [parser.NumReasons]atomic.Uint64
 	shards                                                   [statShards]statShard
 
-	overload        [numOverloads]atomic.Uint64
-	handlerTimeouts atomic.Uint64
+	overload              [numOverloads]atomic.Uint64
+	handlerTimeouts       atomic.Uint64
+	handedOver, takenOver atomic.Uint64
+	droppedLines          atomic.Uint64
 }
 
 // Counters that move with every request are kept in several places, so that
@@ -49,6 +51,36 @@ func (c *counters) countAnswer(place, status int) {
 		class = 0
 	}
 	c.shards[place%statShards].answer[class].Add(1)
+}
+
+// tally is what a place has counted since its output was last sent: so the
+// requests of a pipeline share what counting costs.
+type tally struct {
+	inPlace uint32    // requests that followed the last one at once, without a wait
+	answers [6]uint32 // see statShard
+}
+
+func (t *tally) countAnswer(status int) {
+	class := status / 100
+	if class >= len(t.answers) {
+		class = 0
+	}
+	t.answers[class]++
+}
+
+// publish adds what a place has counted.
+func (c *counters) publish(place int, t *tally) {
+	shard := &c.shards[place%statShards]
+	if t.inPlace > 0 {
+		shard.waits[0].Add(uint64(t.inPlace))
+		t.inPlace = 0
+	}
+	for class, n := range t.answers {
+		if n > 0 {
+			shard.answer[class].Add(uint64(n))
+			t.answers[class] = 0
+		}
+	}
 }
 
 // Stats is a snapshot of a server. The names of the first group are Puma's.
@@ -91,6 +123,10 @@ type Stats struct {
 	Overload map[string]uint64 `json:"overload"`
 	// HandlerTimeouts counts handlers that ran beyond HandlerTimeout.
 	HandlerTimeouts uint64 `json:"handler_timeouts"`
+	// HandedOver counts the connections given to siblings, TakenOver those taken
+	// from them; the latter are not in Accepted.
+	HandedOver uint64 `json:"handed_over"`
+	TakenOver  uint64 `json:"taken_over"`
 }
 
 // WaitBucket counts the requests that waited less than Below and no less than
@@ -104,40 +140,57 @@ type WaitBucket struct {
 // batch of events. After the server's end the connections are missing.
 func (s *Server) Stats() Stats {
 	pool := s.pool.Stats()
+	st := s.stats.snapshot()
+	st.Backlog, st.BacklogMax, st.Running = pool.Backlog, pool.BacklogMax, pool.Running
+	st.PoolCapacity, st.BusyThreads, st.MaxThreads = pool.PoolCapacity, pool.Busy, pool.MaxThreads
+	st.HeldMemory, st.HeldFiles = s.heldMemory.Load(), s.heldFiles.Load()
+	s.countConnections(&st)
+	return st
+}
+
+// snapshot returns what is counted.
+func (c *counters) snapshot() Stats {
 	st := Stats{
-		Backlog: pool.Backlog, BacklogMax: pool.BacklogMax, Running: pool.Running,
-		PoolCapacity: pool.PoolCapacity, BusyThreads: pool.Busy, MaxThreads: pool.MaxThreads,
-		Accepted: s.stats.accepted.Load(), Paused: s.stats.acceptPauses.Load(),
-		IdleClosed: s.stats.idleClosed.Load(), Gone: s.stats.gone.Load(), Vanished: s.stats.vanished.Load(),
-		Hijacked: s.stats.hijacked.Load(), Streams: s.stats.streams.Load(), Handshakes: s.stats.handshakes.Load(), Dropped: s.stats.dropped.Load(),
-		HeldMemory: s.heldMemory.Load(), HeldFiles: s.heldFiles.Load(), SpillErrors: s.stats.spillErrors.Load(), Panics: s.stats.panics.Load(), BodyErrors: s.stats.bodyStorageErrors.Load(),
-		DroppedLogs: s.log.dropped.Load(), BytesIn: s.stats.bytesIn.Load(), BytesOut: s.stats.bytesOut.Load(),
+		Accepted: c.accepted.Load(), Paused: c.acceptPauses.Load(), HandedOver: c.handedOver.Load(), TakenOver: c.takenOver.Load(),
+		IdleClosed: c.idleClosed.Load(), Gone: c.gone.Load(), Vanished: c.vanished.Load(),
+		Hijacked: c.hijacked.Load(), Streams: c.streams.Load(), Handshakes: c.handshakes.Load(), Dropped: c.dropped.Load(),
+		SpillErrors: c.spillErrors.Load(), Panics: c.panics.Load(), BodyErrors: c.bodyStorageErrors.Load(),
+		DroppedLogs: c.droppedLines.Load(), BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load(),
 		Connections: make(map[string]int), Timeouts: make(map[string]uint64),
 		ParseErrors: make(map[string]uint64), WriteErrors: make(map[string]uint64), Statuses: make(map[string]uint64),
-		Overload: make(map[string]uint64), HandlerTimeouts: s.stats.handlerTimeouts.Load(),
+		Overload: make(map[string]uint64), HandlerTimeouts: c.handlerTimeouts.Load(),
 	}
 	for why := range numOverloads {
-		st.Overload[Overload(why).String()] = s.stats.overload[why].Load()
+		st.Overload[Overload(why).String()] = c.overload[why].Load()
 	}
 	for phase := range numPhases {
-		st.Timeouts[Phase(phase).String()] = s.stats.timeouts[phase].Load()
+		st.Timeouts[Phase(phase).String()] = c.timeouts[phase].Load()
 	}
-	for i := range s.stats.parseErrors {
-		if n := s.stats.parseErrors[i].Load(); n > 0 {
+	for i := range c.parseErrors {
+		if n := c.parseErrors[i].Load(); n > 0 {
 			st.ParseErrors[parser.Reason(i).String()] = n
 		}
 	}
-	if n := s.stats.expectations.Load(); n > 0 {
+	if n := c.expectations.Load(); n > 0 {
 		st.ParseErrors["expectation"] = n
 	}
-	for i := range s.stats.writeFailures {
-		if n := s.stats.writeFailures[i].Load(); n > 0 {
+	for i := range c.writeFailures {
+		if n := c.writeFailures[i].Load(); n > 0 {
 			st.WriteErrors[Failure(i).String()] = n
 		}
 	}
-	s.stats.sumShards(&st)
-	s.countConnections(&st)
+	c.sumShards(&st)
 	return st
+}
+
+// requests is how many requests have begun.
+func (c *counters) requests() (n uint64) {
+	for i := range c.shards {
+		for bucket := range c.shards[i].waits {
+			n += c.shards[i].waits[bucket].Load()
+		}
+	}
+	return n
 }
 
 func (c *counters) sumShards(st *Stats) {

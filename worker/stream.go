@@ -270,7 +270,7 @@ func (b *stream) wait() error {
 	if sl.Seen()&(reactor.Readable|reactor.PeerClosed|reactor.HungUp) != 0 {
 		return nil
 	}
-	s.pool.Detach(b.x.response.place)
+	s.detach(b.x.response.place)
 	began := s.reactor.Now()
 	waited, credit := b.waited, b.credit
 	for {

@@ -125,6 +125,10 @@ func (s reactorSide) BatchEnd() {
 	if s.overload.maxWait > 0 {
 		s.expireQueued()
 	}
+	s.endBatch()
+	if s.handOver.on.Load() {
+		s.handOverAgain()
+	}
 	if len(s.again) == 0 {
 		return
 	}
@@ -177,7 +181,7 @@ const (
 // requests go to the pool without having been kept anywhere else.
 func (s *Server) read(sl *slot) {
 	for range readShare {
-		sl.ClearReadable()
+		s.reactor.ClearReadable(sl)
 		n, err := s.sockets.receive(sl.FD(), s.readBuffer)
 		if err == errWouldBlock {
 			s.await(sl)
@@ -255,6 +259,9 @@ func (s *Server) enqueue(sl *slot, x *exchange, more bool) {
 // await leaves the client with the reactor until more comes, in the state and
 // with the deadline that fit what it has sent.
 func (s *Server) await(sl *slot) {
+	if s.part(sl) {
+		return
+	}
 	c := &sl.Value
 	now := s.reactor.BatchTime()
 	switch {
@@ -286,6 +293,9 @@ func (s *Server) deadlineOf(c *Client, now int64) int64 {
 		limit(p.headAt, t.Request)
 	case c.served == 0:
 		limit(c.since, t.FirstByte)
+		if s.draining.Load() && !s.keepsFor(c) {
+			limit(c.since, newcomerGrace)
+		}
 	default:
 		limit(c.since, t.Idle)
 	}
@@ -296,6 +306,9 @@ func (s *Server) deadlineOf(c *Client, now int64) int64 {
 // be here already.
 func (s *Server) resume(sl *slot) {
 	c := &sl.Value
+	if s.part(sl) {
+		return
+	}
 	if len(c.unread()) > 0 && !c.pending.parsing {
 		if s.feed(sl, nil, sl.Seen()&reactor.Readable != 0) {
 			return
@@ -310,7 +323,7 @@ func (s *Server) resume(sl *slot) {
 		s.read(sl)
 		return
 	}
-	if s.draining.Load() && !c.inFlight() {
+	if s.draining.Load() && !c.inFlight() && !s.keepsFor(c) {
 		s.startLingering(sl)
 		return
 	}

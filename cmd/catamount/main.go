@@ -6,12 +6,11 @@
 //	catamount version         print the version
 //	catamount help            print the commands; "catamount serve -h" the flags
 //
-// It exits with 0 after an orderly end, with 1 when serving failed, and with 2
-// when its arguments are wrong.
+// With -w it runs a master with workers. It exits with 0 after an orderly end, with
+// 1 when serving failed, and with 2 when its arguments are wrong.
 //
-// Everything that serves lives in the package catamount: this program only
-// turns flags into a catamount.Server, binds the listeners, announces them and
-// turns signals into Shutdown and Close.
+// Everything that serves lives in the package catamount: this program is the
+// application, and what any other application's main function looks like.
 package main
 
 import (

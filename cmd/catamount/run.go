@@ -2,20 +2,13 @@ package main
 
 import (
 	"context"
-	"errors"
-	"flag"
 	"fmt"
 	"io"
+	"net/http"
 	"runtime"
 
 	"github.com/catamount-server/catamount"
-)
-
-// Exit codes.
-const (
-	exitOK      = 0
-	exitFailure = 1 // serving failed
-	exitUsage   = 2 // the arguments are wrong; what the flag package uses
+	"github.com/catamount-server/catamount/internal/demo"
 )
 
 const help = `Catamount is an HTTP server with an epoll reactor and a bounded thread pool.
@@ -33,36 +26,35 @@ Commands:
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if len(args) == 0 {
 		fmt.Fprint(stderr, help)
-		return exitUsage
+		return catamount.ExitUsage
 	}
 	switch command, rest := args[0], args[1:]; command {
 	case "serve":
-		return runServe(ctx, rest, stdout, stderr)
+		return catamount.Launch(ctx, catamount.Program{
+			Name: "catamount serve",
+			Args: rest,
+			// A demo app is for whoever sits at this machine.
+			Config: catamount.Config{DefaultHost: "127.0.0.1"},
+			Stdout: stdout, Stderr: stderr,
+		}, catamount.App{Handler: demoHandler})
 	case "version", "-V", "-version", "--version":
 		fmt.Fprintf(stdout, "catamount %s (%s %s/%s)\n",
 			catamount.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-		return exitOK
+		return catamount.ExitOK
 	case "help", "-h", "-help", "--help":
 		fmt.Fprint(stdout, help)
-		return exitOK
+		return catamount.ExitOK
 	default:
 		fmt.Fprintf(stderr, "catamount: unknown command %q (see \"catamount help\")\n", command)
-		return exitUsage
+		return catamount.ExitUsage
 	}
 }
 
-func runServe(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	cfg, err := parseServe(args)
-	if errors.Is(err, flag.ErrHelp) {
-		fmt.Fprint(stdout, serveHelp)
-		return exitOK
-	}
-	if err == nil {
-		err = cfg.server().Validate()
-	}
-	if err != nil {
-		fmt.Fprintf(stderr, "catamount serve: %v (see \"catamount serve -h\")\n", err)
-		return exitUsage
-	}
-	return serve(ctx, cfg, stdout, stderr)
+// demoHandler makes the demo app in each worker.
+func demoHandler(w *catamount.Worker) (http.Handler, error) {
+	return demo.Handler(demo.Options{
+		PlaceOf: catamount.PlaceOf,
+		Worker:  w.Index(),
+		Version: catamount.Version,
+	}), nil
 }

@@ -12,7 +12,8 @@
 // The callers: package cluster (the master's words), package worker (a slot's),
 // and the root package for the application's counters.
 //
-// The invariant: every word has one writer, or is only added to, and all access
-// is atomic. There are no locks and no pointers in it, so that a process that is
+// The invariant: every word has one writer, or is only added to or swapped, and
+// all access is atomic (the text of a request in flight excepted, which is for
+// show). There are no locks and no pointers in it, so that a process that is
 // killed at any moment leaves nothing behind that others wait for.
 package page

@@ -64,7 +64,7 @@ type Page struct {
 const (
 	globalAt = 128
 	namesAt  = 4096
-	slotsAt  = namesAt + nameCount*nameBytes
+	slotsAt  = namesAt + MaxNames*nameBytes
 )
 
 // Create makes a page for so many workers. The caller closes it.
@@ -97,7 +97,7 @@ func Create(slots int, layout Layout) (*Page, error) {
 	*p.header = header{
 		magic: magic, version: Version, slots: uint64(slots),
 		statsBytes: uint64(layout.StatsBytes), fingerprint: layout.Fingerprint,
-		namesAt: namesAt, slotsAt: slotsAt, slotBytes: uint64(slotBytes), size: uint64(size),
+		namesAt: namesAt, slotsAt: uint64(slotsAt), slotBytes: uint64(slotBytes), size: uint64(size),
 	}
 	return p, nil
 }
@@ -113,7 +113,12 @@ func Open(fd int, layout Layout) (*Page, error) {
 	if err := unix.Fstat(fd, &stat); err != nil {
 		return nil, fmt.Errorf("page: descriptor %d: %w", fd, err)
 	}
-	if stat.Size < slotsAt {
+	// A page that could shrink could take the memory away from under us.
+	seals, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
+	if err != nil || seals&unix.F_SEAL_SHRINK == 0 {
+		return nil, fmt.Errorf("%w: descriptor %d is no memory sealed by a master", ErrLayout, fd)
+	}
+	if stat.Size < int64(slotsAt) {
 		return nil, fmt.Errorf("%w: descriptor %d has %d bytes, want %d at least", ErrLayout, fd, stat.Size, slotsAt)
 	}
 	p, err := mapPage(fd, int(stat.Size))
@@ -136,7 +141,7 @@ func (p *Page) check(layout Layout) error {
 		{"magic number", h.magic, magic},
 		{"version", h.version, Version},
 		{"size", h.size, uint64(len(p.memory))},
-		{"place of the slots", h.slotsAt, slotsAt},
+		{"place of the slots", h.slotsAt, uint64(slotsAt)},
 		{"size of a slot", h.slotBytes, uint64(slotBytes)},
 		{"size of the statistics", h.statsBytes, uint64(layout.StatsBytes)},
 		{"fingerprint of the statistics", h.fingerprint, layout.Fingerprint},
@@ -145,8 +150,8 @@ func (p *Page) check(layout Layout) error {
 			return fmt.Errorf("%w: its %s is %#x, want %#x", ErrLayout, field.name, field.found, field.want)
 		}
 	}
-	if h.slots < 1 || slotsAt+h.slots*uint64(slotBytes) > h.size {
-		return fmt.Errorf("%w: no room for its %d slots", ErrLayout, h.slots)
+	if h.slots < 1 || h.slots > MaxSlots || uint64(slotsAt)+h.slots*uint64(slotBytes) != h.size {
+		return fmt.Errorf("%w: its %d bytes are not those of %d slots", ErrLayout, h.size, h.slots)
 	}
 	return nil
 }

@@ -42,7 +42,7 @@ type Slot struct {
 	Served atomic.Uint64
 	_      [64]byte
 
-	inFlight [InFlightPlaces]InFlight
+	inFlight [InFlightPlaces]inFlight
 	stats    [MaxStatsBytes]byte
 }
 
@@ -75,3 +75,24 @@ const (
 // Stats is where the program keeps its statistics, aligned to 8 bytes: as many
 // as the page's Layout says. They are never set to zero.
 func (s *Slot) Stats() unsafe.Pointer { return unsafe.Pointer(&s.stats) }
+
+// Reset takes away what a worker that is gone has left, so that the slot is
+// Empty: the worker's words and the requests it was serving. What is counted
+// stays. The master calls it, when the slot has no worker.
+func (s *Slot) Reset() {
+	s.PID.Store(0)
+	s.Phase.Store(0)
+	s.Command.Store(uint32(NoCommand))
+	s.Deadline.Store(0)
+	s.State.Store(uint32(Empty))
+	s.Busy.Store(0)
+	s.Places.Store(0)
+	s.Connections.Store(0)
+	s.ReactorAt.Store(0)
+	s.PoolAt.Store(0)
+	s.Booted.Store(0)
+	s.Served.Store(0)
+	for place := range s.inFlight {
+		s.inFlight[place].since.Store(0)
+	}
+}

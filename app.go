@@ -1,0 +1,120 @@
+package catamount
+
+import (
+	"context"
+	"net/http"
+	"os"
+	"sync"
+
+	"github.com/catamount-server/catamount/cluster"
+	"github.com/catamount-server/catamount/internal/page"
+	"github.com/catamount-server/catamount/internal/preload"
+)
+
+// App is an application for Main and Run: how its handler is made, and what is
+// to happen around that. The hooks are Puma's; each may be nil.
+type App struct {
+	// Preload, if not nil, runs once per phase, in a process of its own that ends
+	// when it returns. What it puts into the Preloader all workers of the phase
+	// share, read-only and without a copy: Worker.Preloaded has it. Its error, or
+	// its panic, ends the start or the restart, and nothing that serves notices.
+	// In single mode it runs in the one process there is.
+	Preload func(context.Context, *Preloader) error
+	// Handler makes the handler, once in each worker, before the worker accepts
+	// connections. Its error means that the worker cannot boot.
+	Handler func(*Worker) (http.Handler, error)
+
+	// BeforeFork runs in the master once, before it starts its first worker.
+	BeforeFork func()
+	// BeforeWorkerBoot runs in each worker before Handler.
+	BeforeWorkerBoot func(*Worker)
+	// AfterBooted runs in the master when all workers serve, at the start and
+	// after each restart; in single mode when the server listens.
+	AfterBooted func()
+	// BeforeWorkerShutdown runs in a worker after its last request.
+	BeforeWorkerShutdown func(*Worker)
+	// AfterWorkerShutdown runs in the master when a worker has ended, however it
+	// did.
+	AfterWorkerShutdown func(WorkerExit)
+	// BeforeRestart runs in the master before it executes a new program in its
+	// own place.
+	BeforeRestart func()
+	// OutOfBand runs in a worker that has served requests and has none left to
+	// serve: the moment for work that would disturb them, such as a collection of
+	// garbage. The worker accepts nobody meanwhile.
+	OutOfBand func(*Worker)
+}
+
+// WorkerExit is the end of a worker, as App.AfterWorkerShutdown is told.
+type WorkerExit = cluster.Exit
+
+// Preloader collects what all workers of a phase share; see docs/preload.md.
+type Preloader = preload.Builder
+
+// Preloaded is what App.Preload has put together, mapped read-only.
+type Preloaded = preload.Data
+
+// PreloadSlice puts a slice of a type without pointers into the Preloader: of
+// numbers, arrays and structs of them. The error names what is a pointer.
+func PreloadSlice[T any](p *Preloader, name string, values []T) error {
+	return preload.PutSlice(p, name, values)
+}
+
+// PreloadedSlice returns what PreloadSlice has put there, without a copy. It
+// must not be written to: that is a fault which ends the process.
+func PreloadedSlice[T any](p *Preloaded, name string) ([]T, error) { return preload.Slice[T](p, name) }
+
+// Counter counts for the whole application: one number for all its workers,
+// past and present. It never goes back, not even when a worker is killed or the
+// master restarts.
+type Counter = page.Counter
+
+// Limiter allows so many events a second for all workers together.
+type Limiter = page.Limiter
+
+// Worker is what the application sees of the process that serves it.
+type Worker struct {
+	index, phase int
+	page         *page.Page
+	preloaded    *preload.Data
+	context      context.Context
+
+	mu      sync.Mutex
+	onDrain []func(context.Context)
+}
+
+// Index of the worker, from 0: a worker that replaces another has the same.
+func (w *Worker) Index() int { return w.index }
+
+// Phase is how many restarts there were before this worker's; 0 at the start.
+func (w *Worker) Phase() int { return w.phase }
+
+// PID of the worker's process.
+func (w *Worker) PID() int { return os.Getpid() }
+
+// Counter returns the counter with that name, which all workers share. A name
+// has at most 96 bytes, and there is room for about a thousand.
+func (w *Worker) Counter(name string) (*Counter, error) { return w.page.Counter(name) }
+
+// Limiter returns the rate limiter with that name, which all workers share: it
+// allows perSecond events a second on average, and burst at once.
+func (w *Worker) Limiter(name string, perSecond float64, burst int) (*Limiter, error) {
+	return w.page.Limiter(name, perSecond, burst)
+}
+
+// Preloaded is what App.Preload has prepared; nil without it.
+func (w *Worker) Preloaded() *Preloaded { return w.preloaded }
+
+// Context is done when the worker begins to drain: for goroutines of the
+// application's own, and for long-lived connections.
+func (w *Worker) Context() context.Context { return w.context }
+
+// OnDrain adds a function to be called, in a goroutine of its own, when the
+// worker begins to drain: to tell WebSockets and streams that they should
+// reconnect. Its context ends when the time for that (Config.StreamGrace) is
+// over. It must be called before App.Handler returns.
+func (w *Worker) OnDrain(f func(context.Context)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.onDrain = append(w.onDrain, f)
+}

@@ -1,0 +1,297 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/catamount-server/catamount/internal/page"
+)
+
+// masterVariable makes the test program a master, with these options.
+const masterVariable = "CATAMOUNT_TEST_MASTER"
+
+type masterConfig struct {
+	Directory, Bind string
+	Workers         int
+	Preload         bool
+	Delay           time.Duration
+}
+
+// masterMain is a master in a process of its own. What its behaviour says about
+// masters ("bad-master", "layout-master", "scaled-master") it looks up each
+// time that it is executed.
+func masterMain(text string) int {
+	var c masterConfig
+	if err := json.Unmarshal([]byte(text), &c); err != nil {
+		panic(err)
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	variable := os.Getenv(StateVariable)
+	os.Unsetenv(StateVariable)
+	behaviour, _ := os.ReadFile(filepath.Join(c.Directory, behaviourFile))
+	does := func(word string) bool { return bytes.Contains(behaviour, []byte(word)) }
+	fail := func(err error) int {
+		if variable != "" {
+			err = Rollback(variable, err)
+		}
+		log.Error("the master fails", "err", err)
+		return 1
+	}
+	if does("bad-master") && variable != "" && !strings.Contains(variable, " ") {
+		return fail(errors.New("the master is\nnot itself"))
+	}
+	bind, err := ParseBind(c.Bind)
+	if err != nil {
+		return fail(err)
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return fail(err)
+	}
+	o := Options{
+		Logger: log, Workers: c.Workers, Binds: []Bind{bind}, Directory: c.Directory, Preload: c.Preload,
+		Path: program, CheckInterval: 100 * time.Millisecond, ShutdownTimeout: 10 * time.Second, ShutdownDelay: c.Delay,
+		StatsLayout: page.Layout{StatsBytes: 64, Fingerprint: 1}, State: variable,
+	}
+	if does("layout-master") {
+		o.StatsLayout.Fingerprint = 2
+	}
+	if does("scaled-master") {
+		o.MaxWorkers = 20
+	}
+	if does("invalid-master") && !strings.Contains(variable, " ") {
+		o.Jitter = -1
+	}
+	cluster, err := New(o)
+	if err != nil {
+		log.Error("the master fails", "err", err)
+		return 1
+	}
+	log.Info("listening", "addr", cluster.Addrs()[0].String())
+	if err := cluster.Run(context.Background()); err != nil {
+		log.Error("the master fails", "err", err)
+		return 1
+	}
+	return 0
+}
+
+// masterProcess is such a master.
+type masterProcess struct {
+	*exec.Cmd
+	t   *testing.T
+	log *logBook
+}
+
+func startMaster(t *testing.T, c masterConfig, prefix ...string) *masterProcess {
+	t.Helper()
+	text, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	words := append(prefix, program)
+	m := &masterProcess{Cmd: exec.Command(words[0], words[1:]...), t: t, log: newLogBook()}
+	m.Env = append(os.Environ(), masterVariable+"="+string(text))
+	m.Stderr = m.log
+	if err := m.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if m.ProcessState == nil {
+			_ = m.Process.Kill()
+			_ = m.Wait()
+		}
+		if t.Failed() {
+			t.Logf("the master's log:\n%s", m.log)
+		}
+	})
+	return m
+}
+
+func (m *masterProcess) signal(s syscall.Signal) {
+	m.t.Helper()
+	if err := m.Process.Signal(s); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// find waits for a line of the log and returns the first match in it.
+func (m *masterProcess) find(pattern string) string {
+	m.t.Helper()
+	m.log.await(m.t, 1, pattern[:strings.IndexAny(pattern, "([\\")])
+	match := regexp.MustCompile(pattern).FindStringSubmatch(m.log.String())
+	if match == nil {
+		m.t.Fatalf("no %s in the log:\n%s", pattern, m.log)
+	}
+	return match[1]
+}
+
+func (m *masterProcess) addr() net.Addr {
+	m.t.Helper()
+	addr, err := net.ResolveTCPAddr("tcp", m.find(`msg=listening addr=(\S+)`))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return addr
+}
+
+// end stops it by TERM.
+func (m *masterProcess) end() {
+	m.t.Helper()
+	m.signal(syscall.SIGTERM)
+	watchdog := time.AfterFunc(patience, func() { _ = m.Process.Kill() })
+	defer watchdog.Stop()
+	if err := m.Wait(); err != nil {
+		m.t.Errorf("the master ended with %v; its log:\n%s", err, m.log)
+	}
+}
+
+func TestHotRestart(t *testing.T) {
+	m := startMaster(t, masterConfig{Directory: release(t, "data "), Bind: "tcp://127.0.0.1:0", Workers: 2, Preload: true})
+	m.log.await(t, 1, "all workers booted")
+	addr := m.addr()
+	load := startLoad(t, addr, 2)
+	const rounds = 5
+	for i := range rounds {
+		m.signal(syscall.SIGUSR2)
+		m.log.await(t, 1, "hot restart complete", fmt.Sprint("phase=", i+1))
+		m.log.await(t, i+1, "the new program takes over", fmt.Sprint("pid=", m.Process.Pid))
+	}
+	seen := load.end()
+	for i := range rounds + 1 {
+		if seen[fmt.Sprint(i)] == 0 && i > 0 {
+			t.Logf("phase %d has served nothing: %v", i, seen)
+		}
+	}
+	title, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", m.Process.Pid))
+	if err != nil || !strings.HasPrefix(string(title), fmt.Sprintf("%s: master [phase %d] ", filepath.Base(m.Path), rounds)) {
+		t.Errorf("the title is %.60q, %v", title, err)
+	}
+	descriptors, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", m.Process.Pid))
+	if err != nil || len(descriptors) > 25 {
+		t.Errorf("the master has %d descriptors, %v", len(descriptors), err)
+	}
+	// Adopted workers are still the master's children.
+	if n := m.log.lines("status of a worker is lost"); n > 0 {
+		t.Errorf("%d workers were lost", n)
+	}
+	m.end()
+	if n := m.log.lines("worker stopped"); n != 2*(rounds+1) {
+		t.Errorf("%d workers stopped, want %d", n, 2*(rounds+1))
+	}
+}
+
+// TestHotRestartFails: the new program cannot take over, at different moments.
+// The old one serves on, says why in one line, and can be restarted afterwards.
+func TestHotRestartFails(t *testing.T) {
+	for _, c := range []struct {
+		behaviour, reason string
+	}{
+		{"refuse", `the new program refuses: exit code 78: unknown key \"wokers\"`},
+		{"silent", "the new program refuses: the process was killed: it took too long"},
+		{"panic", "preload: the process ended with exit code 2"},
+		{"bad-master", "the master is not itself"},
+		{"invalid-master", "Jitter is -1"},
+		{"die@2", "exit code 7"}, // the new master goes on with the old workers
+	} {
+		t.Run(c.behaviour, func(t *testing.T) {
+			t.Parallel()
+			dir := release(t, "")
+			m := startMaster(t, masterConfig{Directory: dir, Bind: "tcp://127.0.0.1:0", Workers: 2, Preload: true})
+			m.log.await(t, 1, "all workers booted")
+			addr := m.addr()
+			load := startLoad(t, addr, 1)
+			setBehaviour(t, dir, c.behaviour)
+			if c.behaviour == "silent" {
+				t.Skip("takes BootTimeout")
+			}
+			m.signal(syscall.SIGUSR2)
+			m.log.await(t, 1, "hot restart failed", c.reason)
+			if n := m.log.lines("restart failed"); n != 1 {
+				t.Errorf("%d lines say that the restart failed", n)
+			}
+			if _, err := get(addr); err != nil {
+				t.Error(err)
+			}
+			// A worker that crashes comes back.
+			setBehaviour(t, dir, "")
+			text, err := get(addr)
+			for err == nil && !strings.HasPrefix(text, "worker 1 ") {
+				text, err = get(addr)
+			}
+			var index, phase, pid int
+			if _, err := fmt.Sscanf(text, "worker %d phase %d pid %d", &index, &phase, &pid); err != nil {
+				t.Fatal(text, err)
+			}
+			if err := kill(pid); err != nil {
+				t.Fatal(err)
+			}
+			m.log.await(t, 3, "worker booted", "phase=0")
+			m.signal(syscall.SIGUSR2)
+			m.log.await(t, 1, "hot restart complete")
+			load.end()
+			m.end()
+		})
+	}
+}
+
+// TestHotRestartOfAnotherLayout: the new program lays the shared page out
+// otherwise, or wants a larger one.
+func TestHotRestartOfAnotherLayout(t *testing.T) {
+	for _, c := range [][2]string{
+		{"layout-master layout", "its fingerprint of the statistics is 0x1, want 0x2"},
+		{"scaled-master", "it has 17 slots, want 41"},
+	} {
+		t.Run(c[0], func(t *testing.T) {
+			t.Parallel()
+			dir := release(t, "")
+			m := startMaster(t, masterConfig{Directory: dir, Bind: "tcp://127.0.0.1:0", Workers: 2})
+			m.log.await(t, 1, "all workers booted")
+			load := startLoad(t, m.addr(), 1)
+			setBehaviour(t, dir, c[0])
+			m.signal(syscall.SIGUSR2)
+			m.log.await(t, 1, "the new workers get a shared page of their own", c[1])
+			m.log.await(t, 1, "hot restart complete")
+			m.signal(syscall.SIGUSR1)
+			m.log.await(t, 1, "phased restart complete")
+			load.end()
+			m.end()
+		})
+	}
+}
+
+func TestBadState(t *testing.T) {
+	null, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	o := testOptions(t, release(t, ""))
+	for variable, want := range map[string]string{
+		"three":               "want a descriptor",
+		"1":                   "want a descriptor",
+		"999":                 "bad file descriptor",
+		fmt.Sprint(null.Fd()): "end of JSON",
+	} {
+		o.State = variable
+		if _, err := New(o); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", variable, err, want)
+		}
+	}
+}

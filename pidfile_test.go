@@ -1,0 +1,68 @@
+package catamount
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestPidfile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "app.pid")
+	if err := os.WriteFile(path, []byte("1234567890 left behind by one that was killed\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p, err := writePidfile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, _ := os.ReadFile(path); string(text) != fmt.Sprintf("%d\n", os.Getpid()) {
+		t.Errorf("the file has %q", text)
+	}
+	if _, err := writePidfile(path); err == nil || !strings.Contains(err.Error(), fmt.Sprint(os.Getpid())) {
+		t.Errorf("a second one got the error %v, want one with the pid", err)
+	}
+	p.remove()
+	if _, err := os.Stat(path); err == nil {
+		t.Error("the file is still there")
+	}
+}
+
+func TestPidfileOfSomebodyElse(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "app.pid")
+	p, err := writePidfile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	p.remove()
+	if _, err := os.Stat(path); err != nil {
+		t.Error("removed the file that somebody else has put there:", err)
+	}
+}
+
+func TestStateFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state")
+	remove, err := writeState(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, _ := os.ReadFile(path)
+	directory, _ := os.Getwd()
+	if want := fmt.Sprintf("---\npid: %d\nrunning_from: %q\n", os.Getpid(), directory); string(text) != want {
+		t.Errorf("the file has %q, want %q", text, want)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, error %v; want 0600", info.Mode(), err)
+	}
+	remove()
+	if _, err := os.Stat(path); err == nil {
+		t.Error("the file is still there")
+	}
+}

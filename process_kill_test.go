@@ -1,0 +1,174 @@
+package catamount_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/catamount-server/catamount"
+)
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+func TestKilledWorkers(t *testing.T) {
+	m := newDeployment(t).start(appConfig{Config: catamount.Config{Workers: 2}})
+	load := startLoad(t, m.addr, 32, 8)
+	for i := range restarts() {
+		pids := m.children()
+		if len(pids) != 2 {
+			t.Fatalf("children %v, want 2", pids)
+		}
+		if err := syscall.Kill(pids[i%2], syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		if line := m.await("the worker is dead", itoa(pids[i%2])); !strings.Contains(line, "SIGKILL") {
+			t.Errorf("the log says %s, want the signal", line)
+		}
+		m.await(`"worker booted"`)
+	}
+	failures := load.end()
+	t.Logf("%d requests, %d lost in %d kills", load.requests.Load(), len(failures), restarts())
+	// A client loses what its worker was serving, and a connection at rest, which
+	// its next request finds closed: nobody else can have it.
+	if most := restarts() * 32; len(failures) > most {
+		t.Errorf("%d requests lost, want at most %d", len(failures), most)
+	}
+}
+
+func TestKilledMaster(t *testing.T) {
+	m := newDeployment(t).start(appConfig{Config: catamount.Config{Workers: 2}})
+	conn := dial(t, "tcp", m.addr)
+	if _, err := io.WriteString(conn, "GET /slow?for=2s HTTP/1.1\r\nHost: test\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	reader := bufio.NewReader(conn)
+	answer, err := http.ReadResponse(reader, nil) // its head says that the handler runs
+	if err != nil {
+		t.Fatal(err)
+	}
+	workers := m.children()
+	if err := m.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	// The port is free at once, though a request is still served.
+	poll(t, "the port is free", func() bool {
+		l, err := net.Listen("tcp", m.addr)
+		if err == nil {
+			l.Close()
+		}
+		return err == nil
+	})
+	if body, err := io.ReadAll(answer.Body); err != nil || len(body) == 0 {
+		t.Errorf("the request that ran got %q, %v", body, err)
+	}
+	for _, pid := range workers {
+		poll(t, fmt.Sprintf("worker %d ends", pid), func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH || zombie(pid) })
+	}
+	waitFor(t, m.ended)
+}
+
+// zombie: it has ended, and whoever has inherited it takes his time.
+func zombie(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err != nil || strings.Contains(string(text), ") Z ")
+}
+
+func TestStopFinishesWhatRuns(t *testing.T) {
+	m := newDeployment(t).start(appConfig{Config: catamount.Config{Workers: 2}})
+	conn := dial(t, "tcp", m.addr)
+	if _, err := io.WriteString(conn, "GET /slow?for=1s HTTP/1.1\r\nHost: test\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.signal(syscall.SIGTERM)
+	if body, err := io.ReadAll(answer.Body); err != nil || len(body) == 0 {
+		t.Errorf("the request that ran got %q, %v", body, err)
+	}
+	m.wantExit(0)
+}
+
+func TestStopDelay(t *testing.T) {
+	m := newDeployment(t).start(appConfig{Config: catamount.Config{Workers: 2, ShutdownDelay: time.Minute}})
+	m.signal(syscall.SIGTERM)
+	m.await("it still accepts for a while")
+	conn := dial(t, "tcp", m.addr)
+	if _, err := io.WriteString(conn, "GET /whoami HTTP/1.1\r\nHost: test\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
+	if answer.StatusCode != 200 || !answer.Close {
+		t.Errorf("while it waits: %s, close %t; want an answer that announces the close", answer.Status, answer.Close)
+	}
+	m.signal(syscall.SIGTERM)
+	m.wantExit(0)
+}
+
+func TestHungWorkerIsReplaced(t *testing.T) {
+	m := newDeployment(t).start(appConfig{Config: catamount.Config{Workers: 2,
+		WorkerCheckInterval: 100 * time.Millisecond, WorkerTimeout: time.Second}})
+	pid := m.children()[0]
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	// Nobody waits for it meanwhile.
+	for range 20 {
+		if id := m.whoami(); id.PID == pid {
+			t.Fatal("a stopped process has answered")
+		}
+	}
+	m.await("the worker is dead", itoa(pid))
+	m.await(`"worker booted"`)
+}
+
+func TestQuitDumpsAllAndGoesOn(t *testing.T) {
+	m := newDeployment(t).start(appConfig{Config: catamount.Config{Workers: 2}})
+	m.signal(syscall.SIGQUIT)
+	for range 3 {
+		m.await("goroutine 1 [")
+	}
+	m.whoami()
+}
+
+func TestWorkersThatCannotBootEndTheStart(t *testing.T) {
+	d := newDeployment(t)
+	d.deploy("broken-boot-once")
+	m := d.launch(appConfig{Config: catamount.Config{Workers: 2}})
+	m.await("no database today")
+	m.wantExit(1)
+}
+
+func TestAloneInItsNamespace(t *testing.T) {
+	if err := exec.Command("unshare", "-pf", "--kill-child", "--mount-proc", "true").Run(); err != nil {
+		t.Skipf("no namespaces to be had: %v", err)
+	}
+	m := newDeployment(t).start(appConfig{Config: catamount.Config{Workers: 2}}, "unshare", "-pf", "--kill-child", "--mount-proc")
+	if id := m.whoami(); id.PID == 1 || id.PID > 50 {
+		t.Errorf("served by pid %d, want a worker of a namespace of its own", id.PID)
+	}
+	init := m.children()[0] // unshare's child: process 1 in there
+	if err := syscall.Kill(init, syscall.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	m.await("phased restart complete")
+	m.whoami()
+	if err := syscall.Kill(init, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	m.wantExit(0)
+}

@@ -1,0 +1,148 @@
+package catamount_test
+
+import (
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/catamount-server/catamount"
+)
+
+// restarts is how many restarts of a kind each test makes: twenty take half a
+// minute, which "go test -short" does without.
+func restarts() int {
+	if testing.Short() {
+		return 4
+	}
+	return 20
+}
+
+func TestPhasedRestarts(t *testing.T) {
+	d := newDeployment(t)
+	m := d.start(appConfig{Config: catamount.Config{Workers: 2}, Preload: true})
+	load := startLoad(t, m.addr, 64, 16)
+	for range restarts() {
+		m.signal(syscall.SIGUSR1)
+		m.await("phased restart complete")
+	}
+	load.wantNoFailure(t, time.Second)
+	if n := load.reconnects.Load(); n > 0 {
+		t.Errorf("%d times a client had to connect anew", n)
+	}
+	if id := m.whoami(); id.Phase != restarts() || id.Hits < uint64(load.requests.Load()/2) {
+		t.Errorf("after %d restarts and %d requests: %+v", restarts(), load.requests.Load(), id)
+	}
+}
+
+func TestHotRestarts(t *testing.T) {
+	d := newDeployment(t)
+	m := d.start(appConfig{Config: catamount.Config{Workers: 2}, Preload: true})
+	load := startLoad(t, m.addr, 64, 16)
+	for range restarts() {
+		m.signal(syscall.SIGUSR2)
+		m.await("hot restart complete")
+	}
+	load.wantNoFailure(t, time.Second)
+	if id := m.whoami(); id.Hits < uint64(load.requests.Load()/2) {
+		t.Errorf("after %d requests the counter says %d", load.requests.Load(), id.Hits)
+	}
+}
+
+func TestRestartsBringNewPrograms(t *testing.T) {
+	d := newDeployment(t)
+	m := d.start(appConfig{Config: catamount.Config{Workers: 2}, Preload: true})
+	if id := m.whoami(); id.Version != "1" || id.Preloaded != "1" {
+		t.Errorf("before any restart: %+v", id)
+	}
+	d.deploy("2")
+	// A worker that crashes now comes back as what it was.
+	for _, pid := range m.children() {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		m.await(`"worker booted"`)
+		if id := m.whoami(); id.Version != "1" || id.Preloaded != "1" {
+			t.Errorf("after a crash between deployment and restart: %+v", id)
+		}
+	}
+	m.signal(syscall.SIGUSR1)
+	m.await("phased restart complete")
+	if id := m.whoami(); id.Version != "2" || id.Preloaded != "2" {
+		t.Errorf("after a phased restart: %+v", id)
+	}
+	d.deploy("3")
+	m.signal(syscall.SIGUSR2)
+	m.await("hot restart complete")
+	if id := m.whoami(); id.Version != "3" || id.Preloaded != "3" {
+		t.Errorf("after a hot restart: %+v", id)
+	}
+	if exe, err := os.ReadFile("/proc/" + itoa(m.Process.Pid) + "/exe"); err != nil || !strings.HasSuffix(string(exe), versionMark+"3") {
+		t.Errorf("the master does not run the new program (%v)", err)
+	}
+}
+
+func TestRestartsIntoBrokenPrograms(t *testing.T) {
+	for _, c := range []struct{ way, reason string }{
+		{"exit", "9"},
+		{"config", "MaxBootFailures"},
+		{"preload", "upside down"},
+		{"boot-once", "no database today"},
+	} {
+		t.Run(c.way, func(t *testing.T) {
+			d := newDeployment(t)
+			m := d.start(appConfig{Config: catamount.Config{Workers: 2}, Preload: true})
+			load := startLoad(t, m.addr, 16, 4)
+			d.deploy("broken-" + c.way)
+
+			m.signal(syscall.SIGUSR1)
+			if line := m.await("phased restart failed"); !strings.Contains(line, c.reason) {
+				t.Errorf("the log says %s, want %q in it", line, c.reason)
+			}
+			if id := m.whoami(); id.Version != "1" {
+				t.Errorf("after a failed phased restart: %+v", id)
+			}
+			m.signal(syscall.SIGUSR2)
+			if line := m.await("hot restart failed"); !strings.Contains(line, c.reason) {
+				t.Errorf("the log says %s, want %q in it", line, c.reason)
+			}
+			if id := m.whoami(); id.Version != "1" {
+				t.Errorf("after a failed hot restart: %+v", id)
+			}
+			// It is no dead end.
+			d.deploy("2")
+			m.signal(syscall.SIGUSR1)
+			m.await("phased restart complete")
+			load.wantNoFailure(t, 2*time.Second)
+			if id := m.whoami(); id.Version != "2" {
+				t.Errorf("after a phased restart into a sound program: %+v", id)
+			}
+		})
+	}
+}
+
+func TestScaling(t *testing.T) {
+	m := newDeployment(t).start(appConfig{Config: catamount.Config{Workers: 2, MaxWorkers: 6}})
+	load := startLoad(t, m.addr, 64, 16)
+	for range 4 {
+		m.signal(syscall.SIGTTIN)
+		m.await(`"worker booted"`)
+	}
+	m.signal(syscall.SIGTTIN)
+	m.await("the number of workers stays")
+	for range 5 {
+		m.signal(syscall.SIGTTOU)
+		m.await("worker stopped")
+	}
+	m.signal(syscall.SIGTTOU)
+	m.await("the number of workers stays")
+	for range 3 {
+		m.signal(syscall.SIGTTIN)
+		m.await(`"worker booted"`)
+	}
+	if n := len(m.children()); n != 4 {
+		t.Errorf("%d workers, want 4", n)
+	}
+	load.wantNoFailure(t, 2*time.Second)
+}

@@ -1,0 +1,5 @@
+//go:build !race
+
+package catamount_test
+
+const raceDetector = false

@@ -1,0 +1,165 @@
+package catamount
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+
+	"github.com/catamount-server/catamount/internal/preload"
+	"github.com/catamount-server/catamount/worker"
+)
+
+// runSingle serves in this process (Puma's single.rb): no master, no pipes.
+func (l *Launcher) runSingle(ctx context.Context) (err error) {
+	// Signals count from the moment that somebody can know of this server.
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT,
+		syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTTIN, syscall.SIGTTOU)
+	defer signal.Stop(signals)
+
+	if l.config.Directory != "" {
+		if err := os.Chdir(l.config.Directory); err != nil {
+			return err
+		}
+	}
+	binder, listeners, urls, err := l.listen(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, binder.Close()) }()
+	s := &single{Launcher: l, signals: signals, served: make(chan error, len(listeners)), stopped: make(chan error, 1)}
+	life, drain := context.WithCancel(ctx)
+	defer drain()
+	closeAll := func() {
+		for _, listener := range listeners {
+			listener.Close()
+		}
+	}
+	if err := s.boot(life); err != nil {
+		closeAll()
+		return err
+	}
+	s.drain = drain
+	for _, listener := range listeners {
+		go func() { s.served <- s.server.Serve(listener) }()
+	}
+	l.config.announce(l.stdout, l.logger, urls)
+	if l.app.AfterBooted != nil {
+		l.app.AfterBooted()
+	}
+	err = s.wait(ctx)
+	for range listeners { // every goroutine above ends with its Serve
+		served := <-s.served
+		if err == nil && !errors.Is(served, ErrServerClosed) {
+			err = served
+		}
+	}
+	if l.app.BeforeWorkerShutdown != nil {
+		_ = guard(l.logger, "BeforeWorkerShutdown", func() error { l.app.BeforeWorkerShutdown(s.worker); return nil })
+	}
+	return errors.Join(err, s.worker.page.Close())
+}
+
+// single is a serving process without a master, and everything that can happen
+// to it.
+type single struct {
+	*Launcher
+	worker  *Worker
+	server  *worker.Server
+	drain   func() // ends Worker.Context
+	signals <-chan os.Signal
+	served  chan error // what each Serve returned; one value per listener
+	stopped chan error // what Shutdown returned
+}
+
+func (s *single) boot(life context.Context) error {
+	page, err := localPage()
+	if err != nil {
+		return err
+	}
+	s.worker = &Worker{page: page, context: life}
+	options, err := s.Launcher.boot(s.worker, s.logger, func() (*Preloaded, error) {
+		if s.app.Preload == nil {
+			return nil, nil
+		}
+		return preload.Local(func(b *Preloader) error { return s.fill(life, b, s.logger) })
+	})
+	if err != nil {
+		return err
+	}
+	s.server, err = worker.NewServer(options)
+	return err
+}
+
+// wait returns when the server has stopped: nil when it was told to.
+func (s *single) wait(ctx context.Context) error {
+	stopping, cut := false, false
+	begin := func() {
+		s.drain()
+		for _, f := range s.worker.onDrain {
+			go func() {
+				grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.config.StreamGrace)
+				defer cancel()
+				f(grace)
+			}()
+		}
+		// As Puma waits: without a limit, as there is a second signal.
+		s.stopped <- s.server.Shutdown(context.WithoutCancel(ctx))
+	}
+	stop := func(cause string) {
+		if stopping {
+			cut = true
+			s.logger.Warn("Stopping at once, requests are cut off", "cause", cause)
+			s.server.Close() // makes Shutdown return
+			return
+		}
+		stopping = true
+		s.logger.Info("Gracefully stopping, waiting for requests to finish", "cause", cause)
+		go begin()
+	}
+
+	done, served := ctx.Done(), s.served
+	for {
+		select {
+		case sig := <-s.signals:
+			switch sig {
+			case syscall.SIGINT, syscall.SIGTERM:
+				stop(sig.String())
+			case syscall.SIGQUIT:
+				s.stderr.Write(goroutines())
+			default:
+				s.logger.Warn("signal ignored: there are no workers in single mode", "signal", sig.String())
+			}
+		case <-done:
+			done = nil
+			stop(context.Cause(ctx).Error())
+		case err := <-served:
+			s.served <- err // the caller counts them
+			if errors.Is(err, ErrServerClosed) {
+				served = nil // Shutdown reports the end
+				continue
+			}
+			s.server.Close() // one address is lost: the others must not hide it
+			return err
+		case err := <-s.stopped:
+			if err != nil && !cut { // who asked twice knows that not all was finished
+				return fmt.Errorf("shutdown: %w", err)
+			}
+			return nil
+		}
+	}
+}
+
+// goroutines returns the stacks of all goroutines, up to 64 MB of them.
+func goroutines() []byte {
+	for size := 1 << 16; ; size *= 4 {
+		stacks := make([]byte, size)
+		if n := runtime.Stack(stacks, true); n < size || size >= 1<<26 {
+			return append(stacks[:n], '\n')
+		}
+	}
+}

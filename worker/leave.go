@@ -1,0 +1,202 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/catamount-server/catamount/internal/page"
+)
+
+// departure is how a worker leaves: it accepts nothing more, finishes what runs,
+// gives its connections to siblings, and ends when nothing is left.
+type departure struct {
+	link      *Link
+	server    *Server
+	options   *ServeOptions
+	heart     *heart
+	terminate <-chan os.Signal
+	done      <-chan struct{} // of Serve's context
+}
+
+// cause of a departure.
+type cause uint8
+
+const (
+	causeTerm   cause = iota // a SIGTERM
+	causeDone                // the end of Serve's context
+	causeOrphan              // the master has gone
+	causeFailed              // the reactor has ended
+)
+
+// deadlineMargin is how long before the master's deadline idle clients are let
+// go at the latest, so that they are not cut off.
+const deadlineMargin = time.Second
+
+// wait returns when the worker is to leave.
+func (d *departure) wait() cause {
+	select {
+	case <-d.terminate:
+		return causeTerm
+	case <-d.link.masterGone:
+		return causeOrphan
+	case <-d.server.finished:
+		return causeFailed
+	case <-d.done:
+		return causeDone
+	}
+}
+
+// run leaves.
+func (d *departure) run(why cause) error {
+	l, s, log := d.link, d.server, d.options.Logger
+	l.slot.State.Store(uint32(page.Draining)) // first: siblings see it at once
+	if why == causeFailed {
+		err := fmt.Errorf("worker: the reactor has ended: %w", s.reactorErr)
+		d.end()
+		return err
+	}
+	command := page.Command(l.slot.Command.Load())
+	if why == causeTerm && command == page.NoCommand {
+		log.Warn("told to leave by somebody else than the master")
+		_ = l.tell(KindExternalTerm, l.inheritance.Index, "")
+		command = page.HandOver
+	}
+	streams, endStreams := context.WithTimeout(context.Background(), d.options.StreamGrace)
+	defer endStreams()
+	grace := context.Background()
+	switch {
+	case why == causeOrphan:
+		log.Error("the master has gone; this worker finishes what runs and ends")
+		var cancel context.CancelFunc
+		grace, cancel = context.WithTimeout(grace, d.options.OrphanGrace)
+		defer cancel()
+		s.acceptRest()
+		s.beginDrain()
+	case why == causeTerm && command == page.HandOver && l.inheritance.HandOver[0] >= 0:
+		s.beginHandOver(l.inheritance.HandOver[0], d.handOverUntil())
+	default:
+		s.acceptRest()
+		s.beginDrain()
+	}
+	for _, f := range d.options.OnDrain {
+		go f(streams)
+	}
+	err := d.awaitDrained(grace, streams, endStreams)
+	if err != nil {
+		err = fmt.Errorf("worker: %d connections and %d requests were left: %w", s.reactor.Size(), l.slot.Busy.Load(), err)
+	}
+	d.end()
+	return err
+}
+
+// end is the last thing that a worker does.
+func (d *departure) end() {
+	if d.options.BeforeShutdown != nil {
+		d.options.BeforeShutdown()
+	}
+	_ = d.link.tell(KindTerm, d.link.inheritance.Index, "")
+}
+
+// handOverUntil is when to give up handing over, on the reactor's clock.
+func (d *departure) handOverUntil() int64 {
+	now := d.server.reactor.Now()
+	if deadline := d.link.slot.Deadline.Load(); deadline != 0 {
+		return now + deadline - page.Now() - int64(deadlineMargin)
+	}
+	return now + int64(24*time.Hour) // handOverPatience ends it
+}
+
+// awaitDrained waits until nothing is left. Handlers have the time that the
+// master gives them: it asks those that hang for their stacks before it kills.
+// grace bounds it where there is no master.
+func (d *departure) awaitDrained(grace, streams context.Context, endStreams func()) error {
+	s := d.server
+	drained, over, gone := s.drained, streams.Done(), d.link.masterGone
+	var empty chan struct{} // closed when the pool has nothing left to do either
+	var orphaned <-chan time.Time
+	if grace.Done() != nil {
+		gone = nil // its time runs already
+	}
+	for {
+		select {
+		case <-drained:
+			drained, empty = nil, make(chan struct{})
+			go func() {
+				defer close(empty)
+				_ = s.pool.Shutdown(streams) // those who have taken their connections over have until then
+			}()
+		case <-empty:
+			return s.Shutdown(context.Background())
+		case <-s.finished:
+			return s.reactorErr
+		case <-over:
+			over = nil
+			_ = s.reactor.Do(s.endStreams)
+		case <-d.terminate: // a second one skips every grace
+			endStreams()
+			_ = s.reactor.Do(s.endHandOver)
+		case <-gone:
+			gone = nil
+			orphaned = time.After(d.options.OrphanGrace)
+			_ = s.reactor.Do(s.endHandOver)
+		case <-orphaned:
+			return d.giveUp()
+		case <-grace.Done():
+			return d.giveUp()
+		}
+	}
+}
+
+// giveUp ends the waiting. Connections without a request do not matter.
+func (d *departure) giveUp() error {
+	if d.link.slot.Busy.Load() == 0 {
+		return nil
+	}
+	return context.DeadlineExceeded
+}
+
+// endStreams ends the contexts of requests whose answers have begun: their time
+// to end by themselves is over.
+func (s *Server) endStreams() {
+	s.reactor.Each(func(sl *slot, owned bool) {
+		if !owned {
+			return
+		}
+		if x := sl.Value.exchange.Load(); x != nil && (x.streamed() != nil || x.response.hasBegun()) {
+			x.context.cancel(context.Canceled)
+		}
+	})
+}
+
+// hasBegun reports whether part of the answer may have been sent. It does not
+// wait for a handler that is writing: then part of it has.
+func (w *response) hasBegun() bool {
+	if !w.mu.TryLock() {
+		return true
+	}
+	defer w.mu.Unlock()
+	return w.begun
+}
+
+// acceptRest takes in everybody who has connected, whatever the siblings do:
+// when the last process closes the socket, its queue is lost.
+func (s *Server) acceptRest() {
+	done := make(chan struct{})
+	if s.reactor.Do(func() {
+		defer close(done)
+		s.gate.siblings = nil
+		table := s.gate.table.Load()
+		if table == nil || s.gate.paused || s.gate.shut {
+			return
+		}
+		for _, l := range *table {
+			if l.raw != nil {
+				_ = l.raw.Control(l.accept) // nobody is there to be told
+			}
+		}
+	}) == nil {
+		<-done
+	}
+}
