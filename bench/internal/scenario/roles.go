@@ -9,9 +9,10 @@ import (
 // Roles are those of the processes that scenarios start: main must play them.
 func Roles() map[string]process.Role {
 	return map[string]process.Role{
-		server.RoleName: server.Role,
-		load.LoopsRole:  load.BeLoops,
-		load.SteadyRole: load.BeSteady,
-		load.CrowdRole:  load.BeCrowd,
+		server.RoleName:    server.Role,
+		server.ClusterRole: server.BeCluster,
+		load.LoopsRole:     load.BeLoops,
+		load.SteadyRole:    load.BeSteady,
+		load.CrowdRole:     load.BeCrowd,
 	}
 }

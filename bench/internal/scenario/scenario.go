@@ -27,6 +27,7 @@ type Row struct {
 	Name    string
 	X       float64 // where it stands in a plot of lines
 	Servers []string
+	Workers int // of a cluster; 0: two
 	measure func(*turn) (Values, error)
 }
 
@@ -65,7 +66,8 @@ type Settings struct {
 // turn is one measurement of one server.
 type turn struct {
 	Settings
-	server server.Server
+	server  server.Server
+	workers int // of a cluster; 0: two
 }
 
 // Run measures a scenario. Measurements that fail are samples with an error;
@@ -95,7 +97,7 @@ func Run(s Scenario, settings Settings) result.Section {
 					continue
 				}
 				sample := result.Sample{Row: row.Name, Server: name, Round: round}
-				values, err := row.measure(&turn{settings, one})
+				values, err := row.measure(&turn{settings, one, row.Workers})
 				outcome := s.outcome(values)
 				if err != nil {
 					sample.Error, outcome = err.Error(), "FAILED: "+err.Error()
@@ -141,6 +143,10 @@ func Names() []string {
 	}
 	return names
 }
+
+// clustered is the server of several processes. It takes no part where its
+// figures would be those of its workers.
+const clustered = "catamount-cluster"
 
 // able returns the servers that have an app, but for some.
 func able(app string, not ...string) []string {

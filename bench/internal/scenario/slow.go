@@ -37,7 +37,7 @@ func slowClients(quick bool) Scenario {
 		Question: "What is left for ordinary clients while others send their requests a byte a second?",
 		Method: "8 ordinary keep-alive connections beside slow clients, half of which trickle heads and half bodies; pools of 16 places. " +
 			"The slow clients take their part of the processor that the ordinary ones run on.",
-		Rows: counted(numbers, "%d slow", able(server.Upload, "nbio", "hertz"), func(n int) func(*turn) (Values, error) {
+		Rows: counted(numbers, "%d slow", able(server.Upload, clustered, "nbio", "hertz"), func(n int) func(*turn) (Values, error) {
 			return beside(server.Upload, load.Crowd{Kind: load.Heads, N: n - n/2}, load.Crowd{Kind: load.Bodies, N: n / 2})
 		}),
 	}
@@ -53,7 +53,7 @@ func slowReaders(quick bool) Scenario {
 		Question: "What is left for ordinary clients while others read large answers slowly?",
 		Method: "8 ordinary keep-alive connections beside clients that ask for 8 MiB, more than the kernel takes, and read 1 KiB of it a second; pools of 16 places. " +
 			"PSS does not have what the kernel holds for sockets, nor what lies in files.",
-		Rows: counted(numbers, "%d readers", able(server.Big, "hertz"), func(n int) func(*turn) (Values, error) {
+		Rows: counted(numbers, "%d readers", able(server.Big, clustered, "hertz"), func(n int) func(*turn) (Values, error) {
 			return beside(server.Big, load.Crowd{Kind: load.Readers, Path: server.BigPath, N: n})
 		}),
 	}
@@ -167,7 +167,7 @@ func slowHandlers(quick bool) Scenario {
 			{Key: "share", Title: "new connections' share of the requests", Unit: "%", Digits: 0, MoreIsBetter: true},
 			{Key: "failed", Title: "no answer within 5 s", Digits: 0},
 		},
-		Rows: counted(numbers, "%d connections", able(server.Sleep, "nbio", "hertz"), measureSlowHandlers),
+		Rows: counted(numbers, "%d connections", able(server.Sleep, clustered, "nbio", "hertz"), measureSlowHandlers),
 	}
 }
 

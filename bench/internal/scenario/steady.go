@@ -86,12 +86,21 @@ func scale(quick bool) Scenario {
 	if quick {
 		numbers = []int{16, 200}
 	}
-	return Scenario{
+	s := Scenario{
 		Name: "scale", Rounds: 2, Plot: Lines, Columns: costColumns,
-		Question: "Does a request cost more when there are many connections?",
-		Method:   "The requests of hello, one under way on each of so many connections, from up to four source addresses.",
-		Rows:     counted(numbers, "%d connections", able(server.Hello, "catamount-blocking", "puma"), measureScale),
+		Question: "Does a request cost more when there are many connections, or several workers?",
+		Method: "The requests of hello, one under way on each of so many connections, from up to four source addresses. " +
+			"The workers of a cluster share the servers' processor, and have 64 connections: this is what a request costs with so many, not how much more several processors serve.",
+		Rows: counted(numbers, "%d connections", able(server.Hello, clustered, "catamount-blocking", "puma"), measureScale),
 	}
+	for _, n := range []int{1, 2, 4} {
+		name := fmt.Sprintf("%d workers", n)
+		if n == 1 {
+			name = "1 worker"
+		}
+		s = s.with(Row{Name: name, Servers: []string{clustered}, Workers: n, measure: measureScale(connections)})
+	}
+	return s
 }
 
 func measureScale(n int) func(*turn) (Values, error) {

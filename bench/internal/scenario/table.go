@@ -11,7 +11,7 @@ import (
 // All returns the table. The quick one has fewer connections.
 func All(quick bool) []Scenario {
 	return slices.Concat(requests(), bodies(), []Scenario{
-		churn(), idle(quick), slowClients(quick), slowReaders(quick), slowHandlers(quick), latency(quick), scale(quick),
+		churn(), idle(quick), slowClients(quick), slowReaders(quick), slowHandlers(quick), latency(quick), scale(quick), deploy(quick),
 	})
 }
 
@@ -65,12 +65,12 @@ func bodies() []Scenario {
 		name         string
 		bytes, conns int
 	}{{"1 KiB", 1 << 10, connections}, {"100 KiB", 100 << 10, connections}, {"10 MiB", 10 << 20, 8}} {
-		upload.Rows = append(upload.Rows, Row{Name: size.name, Servers: able(server.Upload),
+		upload.Rows = append(upload.Rows, Row{Name: size.name, Servers: able(server.Upload, clustered),
 			measure: throughput(server.Upload, load.Request{Body: size.bytes}, size.conns)})
 	}
 	download.Rows = []Row{
-		{Name: "64 KiB from memory", Servers: able(server.Download), measure: throughput(server.Download, load.Request{}, connections)},
-		{Name: "10 MiB from a file", Servers: able(server.File), measure: throughput(server.File, load.Request{}, 8)},
+		{Name: "64 KiB from memory", Servers: able(server.Download, clustered), measure: throughput(server.Download, load.Request{}, connections)},
+		{Name: "10 MiB from a file", Servers: able(server.File, clustered), measure: throughput(server.File, load.Request{}, 8)},
 	}
 	return []Scenario{upload, download}
 }

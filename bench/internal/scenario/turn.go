@@ -12,6 +12,9 @@ import (
 // connections of the ordinary load.
 const connections = 64
 
+// defaultWorkers of a cluster.
+const defaultWorkers = 2
+
 // pumaThreads is Puma's default: more take the interpreter's lock from each
 // other.
 const pumaThreads = 5
@@ -25,7 +28,11 @@ func (t *turn) start(app string, threads int) (*server.Running, error) {
 			threads = pumaThreads
 		}
 	}
-	return server.Start(server.Spec{Server: t.server.Name, App: app, Threads: threads, Workers: 1, Directory: t.Directory})
+	workers := t.workers
+	if workers == 0 {
+		workers = defaultWorkers
+	}
+	return server.Start(server.Spec{Server: t.server.Name, App: app, Threads: threads, Workers: workers, Directory: t.Directory})
 }
 
 // check proves that the server answers as the app should, and returns the

@@ -36,7 +36,7 @@ func idle(quick bool) Scenario {
 			{Key: "goroutines", Title: "goroutines", Digits: 2},
 		},
 	}
-	s.Rows = counted(numbers, "%d idle", able(server.Hello, "catamount-blocking", "puma"), measureIdle)
+	s.Rows = counted(numbers, "%d idle", able(server.Hello, clustered, "catamount-blocking", "puma"), measureIdle)
 	return s.with(Row{Name: fmt.Sprintf("%d busy", busy), Servers: able(server.Park), measure: measureBusy(busy)})
 }
 

@@ -143,7 +143,21 @@ func (p program) start(addr string, spec Spec) (pid int, stop func(), err error)
 		return 0, nil, err
 	}
 	cmd := exec.Command(path, args...)
-	cmd.Dir, cmd.Stderr = directory, os.Stderr
+	cmd.Dir = directory
+	pid, end, err := startGroup(cmd)
+	if err != nil {
+		return 0, nil, err
+	}
+	return pid, func() {
+		end()
+		os.RemoveAll(directory)
+	}, nil
+}
+
+// startGroup starts a command in a process group of its own. stop ends it, and
+// its whole group when it does not end by itself.
+func startGroup(cmd *exec.Cmd) (pid int, stop func(), err error) {
+	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return 0, nil, err
@@ -153,7 +167,6 @@ func (p program) start(addr string, spec Spec) (pid int, stop func(), err error)
 		killer := time.AfterFunc(5*time.Second, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
 		defer killer.Stop()
 		cmd.Wait() // how it took the signal does not matter
-		os.RemoveAll(directory)
 	}, nil
 }
 

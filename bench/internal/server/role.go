@@ -85,27 +85,39 @@ func Role(text []byte, in io.Reader, out io.Writer) error {
 
 // begin starts the server. It may fail later, over the channel.
 func (s Server) begin(spec Spec, c *content, failed chan<- error) (g greeting, stop func(), err error) {
-	g.PID = os.Getpid()
-	stop = func() {}
-	if s.listener != nil {
-		var config net.ListenConfig
-		config.SetMultipathTCP(false) // Go's default, but not what is to be measured
-		l, err := config.Listen(context.Background(), "tcp4", "127.0.0.1:0")
-		if err != nil {
-			return g, nil, err
-		}
-		go func() { failed <- s.listener(l, spec, c) }()
-		g.Addr = l.Addr().String()
-		return g, stop, nil
+	if s.listener == nil {
+		return s.beginAddressed(spec, c, failed)
 	}
+	var config net.ListenConfig
+	config.SetMultipathTCP(false) // Go's default, but not what is to be measured
+	l, err := config.Listen(context.Background(), "tcp4", "127.0.0.1:0")
+	if err != nil {
+		return g, nil, err
+	}
+	go func() { failed <- s.listener(l, spec, c) }()
+	return greeting{Addr: l.Addr().String(), PID: os.Getpid()}, func() {}, nil
+}
+
+// beginAddressed starts a server that binds an address by itself.
+func (s Server) beginAddressed(spec Spec, c *content, failed chan<- error) (g greeting, stop func(), err error) {
 	if g.Addr, err = freeAddress(); err != nil {
 		return g, nil, err
 	}
-	if s.program != nil {
+	switch {
+	case s.cluster:
+		cmd, err := clusterCommand(g.Addr, spec)
+		if err != nil {
+			return g, nil, err
+		}
+		if g.PID, stop, err = startGroup(cmd); err != nil {
+			return g, nil, err
+		}
+	case s.program != nil:
 		if g.PID, stop, err = s.program.start(g.Addr, spec); err != nil {
 			return g, nil, err
 		}
-	} else {
+	default:
+		g.PID, stop = os.Getpid(), func() {}
 		go func() { failed <- s.addressed(g.Addr, spec, c) }()
 	}
 	if err := awaitListener(g.Addr, 20*time.Second); err != nil {

@@ -11,7 +11,7 @@ import (
 
 // TestMain lets the test program be the servers that it starts, as bench does.
 func TestMain(m *testing.M) {
-	process.BeRole(map[string]process.Role{RoleName: Role})
+	process.BeRole(map[string]process.Role{RoleName: Role, ClusterRole: BeCluster})
 	os.Exit(m.Run())
 }
 

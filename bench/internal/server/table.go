@@ -28,7 +28,8 @@ type Server struct {
 	module    string                                      // whose version is the server's; "": ours or Go's
 	listener  func(net.Listener, Spec, *content) error    // serves a listener,
 	addressed func(addr string, s Spec, c *content) error // or binds by itself,
-	program   *program                                    // or is a program
+	program   *program                                    // or is a program,
+	cluster   bool                                        // or is this program as a master with workers
 }
 
 var (
@@ -44,6 +45,8 @@ func All() []Server {
 			About: "one worker, with its reactor"},
 		{Name: "catamount-blocking", Kind: Ours, Apps: handlerApps, listener: serveBlocking,
 			About: "QueueRequests false: a place of the pool belongs to a connection"},
+		{Name: "catamount-cluster", Kind: Ours, Apps: without(handlerApps, Park), cluster: true,
+			About: "a master with workers, on one processor like the others: two, where no row says otherwise"},
 		{Name: "nethttp", Kind: Peer, Apps: handlerApps, listener: serveStandard,
 			About: "the standard library's http.Server"},
 		{Name: "fasthttp", Kind: Peer, Apps: handlerApps, module: "github.com/valyala/fasthttp", listener: serveFasthttp,
