@@ -74,3 +74,18 @@ func TestCPUModel(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+func TestParseBusy(t *testing.T) {
+	const text = "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 1 1 1 1 1 1 1 1 0 0\ncpu1 10 20 30 5000 6000 40 50 60 7 8\nintr 5\n"
+	if got, err := parseBusy(text, 1); err != nil || got != 2100*time.Millisecond {
+		t.Errorf("%v, error %v, want 2.1 s", got, err)
+	}
+	for _, wrong := range []string{"", "cpu1 1 2\n", "cpu1 a b c d e f g h i j\n"} {
+		if _, err := parseBusy(wrong, 1); err == nil {
+			t.Errorf("%q was accepted", wrong)
+		}
+	}
+	if got, err := BusyTime(0); err != nil || got <= 0 {
+		t.Errorf("%v, error %v", got, err)
+	}
+}

@@ -11,6 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// tick is USER_HZ, the same on every machine that Linux runs on today.
+const tick = time.Second / 100
+
 // Usage is the CPU time of some processes since their start. Total is exact to
 // the nanosecond; how it parts into User and System the kernel samples.
 type Usage struct {
@@ -61,7 +64,6 @@ func usageOfOne(pid int) (Usage, error) {
 		return Usage{}, err
 	}
 	s, err := parseStat(string(text))
-	const tick = time.Second / 100 // USER_HZ, the same on every machine that Linux runs on today
 	return Usage{Total: time.Duration(now.Nano()), User: time.Duration(s.user) * tick, System: time.Duration(s.system) * tick}, err
 }
 

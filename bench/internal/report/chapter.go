@@ -235,6 +235,11 @@ func taken(section *result.Section) string {
 	text := fmt.Sprintf("%s, %d processors, %d MiB, %s, %s, commit %s; %s; load: %s; %s of %v.",
 		m.CPU, m.Processors, m.MemoryMiB, m.Kernel, m.Go, m.Commit, section.Time.Format("2006-01-02 15:04 MST"),
 		section.Load, rounds(section.Rounds), section.Duration)
+	if others := othersOf(section); len(others) > 0 {
+		_, most := others.Range()
+		text += fmt.Sprintf(" Other programs had %s %% of the servers' processor (median; at most %s %%).",
+			stats.Number(others.Median(), 0), stats.Number(most, 0))
+	}
 	if m.Processors < 2 {
 		text += " ONE PROCESSOR ONLY: servers and load took it from each other; these figures cannot be compared."
 	}
@@ -262,4 +267,15 @@ func rounds(n int) string {
 		return "1 round"
 	}
 	return fmt.Sprintf("%d rounds", n)
+}
+
+// othersOf returns how much of the servers' processor others had, by sample.
+func othersOf(section *result.Section) stats.Series {
+	var others stats.Series
+	for _, sample := range section.Samples {
+		if value, ok := sample.Values[scenario.Others]; ok {
+			others = append(others, value)
+		}
+	}
+	return others
 }

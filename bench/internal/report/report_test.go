@@ -28,6 +28,9 @@ func results() *result.Results {
 			for _, row := range s.Rows {
 				for i, server := range row.Servers {
 					sample := result.Sample{Row: row.Name, Server: server, Round: round, Values: map[string]float64{}}
+					if s.Name == "hello" {
+						sample.Values[scenario.Others] = 10 * float64(round)
+					}
 					for _, c := range s.Columns {
 						sample.Values[c.Key] = float64(i+1) * float64(round)
 					}
@@ -65,7 +68,7 @@ func TestWrite(t *testing.T) {
 		"| catamount | 1.50 (1.00–2.00) |  |",        // no ratio with itself
 		"| nethttp | 4.50 (3.00–6.00) | 0.33 (0.33–", // paired by round
 		"- hello, hertz, round 2: 7 <broken>\n",      // what failed, its first line
-		"puma not installed", "A <CPU> & more", "2 rounds of 1s", "2027-01-02 03:04 UTC",
+		"puma not installed", "A <CPU> & more", "2 rounds of 1s", "Other programs had 10 % of the servers' processor (median; at most 20 %)", "2027-01-02 03:04 UTC",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("report.md has no %q", want)

@@ -84,9 +84,11 @@ func TestRun(t *testing.T) {
 }
 
 func TestCosts(t *testing.T) {
-	used := measure.Usage{Total: 30 * time.Millisecond, User: 10 * time.Millisecond, System: 20 * time.Millisecond}
-	got := costs(used, load.Result{Requests: 10000, Late: 1000, Seconds: 0.1}, 100*time.Millisecond, measure.Memory{PSS: 3 << 20})
-	for key, want := range map[string]float64{"cpu": 3, "user": 1, "system": 2, "rate": 90000, "busy": 30, "memory": 3} {
+	const ms = time.Millisecond
+	before := moment{at: time.Unix(9, 0), server: measure.Usage{Total: 10 * ms, User: 5 * ms, System: 5 * ms}, busy: time.Hour}
+	after := moment{at: time.Unix(9, 1e8), server: measure.Usage{Total: 40 * ms, User: 15 * ms, System: 25 * ms}, busy: time.Hour + 50*ms}
+	got := costs(before, after, load.Result{Requests: 10000, Late: 1000, Seconds: 0.1}, measure.Memory{PSS: 3 << 20})
+	for key, want := range map[string]float64{"cpu": 3, "user": 1, "system": 2, "rate": 90000, "busy": 30, "memory": 3, Others: 20} {
 		if got[key] != want {
 			t.Errorf("%s is %v, want %v", key, got[key], want)
 		}

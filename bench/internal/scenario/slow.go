@@ -38,7 +38,7 @@ func slowClients(quick bool) Scenario {
 		Method: "8 ordinary keep-alive connections beside slow clients, half of which trickle heads and half bodies; pools of 16 places. " +
 			"The slow clients take their part of the processor that the ordinary ones run on.",
 		Rows: counted(numbers, "%d slow", able(server.Upload, clustered, "nbio", "hertz"), func(n int) func(*turn) (Values, error) {
-			return beside(server.Upload, load.Crowd{Kind: load.Heads, N: n - n/2}, load.Crowd{Kind: load.Bodies, N: n / 2})
+			return beside(server.Upload, 1, load.Crowd{Kind: load.Heads, N: n - n/2}, load.Crowd{Kind: load.Bodies, N: n / 2})
 		}),
 	}
 }
@@ -54,14 +54,15 @@ func slowReaders(quick bool) Scenario {
 		Method: "8 ordinary keep-alive connections beside clients that ask for 8 MiB, more than the kernel takes, and read 1 KiB of it a second; pools of 16 places. " +
 			"PSS does not have what the kernel holds for sockets, nor what lies in files.",
 		Rows: counted(numbers, "%d readers", able(server.Big, clustered, "hertz"), func(n int) func(*turn) (Values, error) {
-			return beside(server.Big, load.Crowd{Kind: load.Readers, Path: server.BigPath, N: n})
+			return beside(server.Big, 1+n/50, load.Crowd{Kind: load.Readers, Path: server.BigPath, N: n})
 		}),
 	}
 }
 
-// beside measures ordinary clients beside crowds. Requests that fail are a
+// beside measures ordinary clients beside crowds, which have come some durations
+// before: what is done for them once is over then. Requests that fail are a
 // figure here.
-func beside(app string, crowds ...load.Crowd) func(*turn) (Values, error) {
+func beside(app string, settle int, crowds ...load.Crowd) func(*turn) (Values, error) {
 	return func(t *turn) (Values, error) {
 		r, err := t.start(app, smallPool)
 		if err != nil {
@@ -83,8 +84,7 @@ func beside(app string, crowds ...load.Crowd) func(*turn) (Values, error) {
 		if err != nil {
 			return nil, err
 		}
-		// The crowds have just come: some are still being served.
-		if _, err := run(t.Duration); err != nil {
+		if _, err := run(time.Duration(settle) * t.Duration); err != nil {
 			return nil, err
 		}
 		before, err := total(children)

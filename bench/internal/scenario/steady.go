@@ -31,7 +31,7 @@ func latency(quick bool) Scenario {
 	if quick {
 		rate, percents = 1000, []float64{50}
 	}
-	s.Rows = []Row{{Name: fmt.Sprintf("%.0f requests/s", rate), Servers: able(server.Hello, "puma", "gnet"),
+	s.Rows = []Row{{Name: fmt.Sprintf("%.0f a second", rate), Servers: able(server.Hello, "puma", "gnet"),
 		measure: measureLatency(func(float64) float64 { return rate })}}
 	for _, percent := range percents {
 		s.Rows = append(s.Rows, Row{Name: fmt.Sprintf("%.0f %% of the peak", percent), Servers: able(server.Hello, "gnet"),
@@ -63,7 +63,7 @@ func measureLatency(rate func(peak float64) float64) func(*turn) (Values, error)
 		}
 		l := result.Latency
 		return Values{"p50": l.P50, "p90": l.P90, "p99": l.P99, "p999": l.P999, "p9999": l.P9999, "max": l.Max,
-			"rate": steady.Rate, "cpu": values["cpu"]}, nil
+			"rate": steady.Rate, "cpu": values["cpu"], Others: values[Others]}, nil
 	}
 }
 

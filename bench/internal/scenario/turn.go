@@ -6,6 +6,7 @@ import (
 
 	"github.com/catamount-server/catamount/bench/internal/load"
 	"github.com/catamount-server/catamount/bench/internal/measure"
+	"github.com/catamount-server/catamount/bench/internal/process"
 	"github.com/catamount-server/catamount/bench/internal/server"
 )
 
@@ -69,19 +70,33 @@ func (t *turn) closedLoad(addr string, request load.Request, conns int) (load.Re
 	return results[0], nil
 }
 
+// moment is what the kernel has charged until then.
+type moment struct {
+	at     time.Time
+	server measure.Usage
+	busy   time.Duration // of the servers' processor
+}
+
+func momentOf(r *server.Running) (m moment, err error) {
+	if m.server, err = r.Usage(); err != nil {
+		return m, err
+	}
+	m.busy, err = measure.BusyTime(process.Processors()[process.ServerSide])
+	m.at = time.Now()
+	return m, err
+}
+
 // charged runs a load and returns what it cost the server.
 func charged(r *server.Running, run func() (load.Result, error)) (Values, load.Result, error) {
-	before, err := r.Usage()
+	before, err := momentOf(r)
 	if err != nil {
 		return nil, load.Result{}, err
 	}
-	start := time.Now()
 	result, err := run()
 	if err != nil {
 		return nil, result, err
 	}
-	took := time.Since(start)
-	after, err := r.Usage()
+	after, err := momentOf(r)
 	if err != nil {
 		return nil, result, err
 	}
@@ -89,18 +104,23 @@ func charged(r *server.Running, run func() (load.Result, error)) (Values, load.R
 	if err != nil {
 		return nil, result, err
 	}
-	used := after.Sub(before)
-	return costs(used, result, took, memory), result, nil
+	return costs(before, after, result, memory), result, nil
 }
 
-func costs(used measure.Usage, result load.Result, took time.Duration, memory measure.Memory) Values {
+// Others is the key of how much of the servers' processor other programs had,
+// in percent: what a report says of how quiet the machine was.
+const Others = "others"
+
+func costs(before, after moment, result load.Result, memory measure.Memory) Values {
+	used, took := after.server.Sub(before.server), after.at.Sub(before.at)
 	per := func(d time.Duration) float64 {
 		return float64(d.Nanoseconds()) / 1e3 / float64(max(result.Requests, 1))
 	}
+	percent := func(d time.Duration) float64 { return 100 * float64(d) / float64(took) }
 	return Values{
 		"cpu": per(used.Total), "user": per(used.User), "system": per(used.System),
-		"rate": result.Rate(), "busy": 100 * float64(used.Total) / float64(took),
-		"memory": float64(memory.PSS) / (1 << 20),
+		"rate": result.Rate(), "busy": percent(used.Total), "memory": float64(memory.PSS) / (1 << 20),
+		Others: max(percent(after.busy-before.busy-used.Total), 0),
 	}
 }
 
