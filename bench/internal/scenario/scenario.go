@@ -91,9 +91,7 @@ func Run(s Scenario, settings Settings) result.Section {
 					continue
 				}
 				one, _ := server.Find(name) // the row has it
-				if section.Versions[name] = one.Version(); section.Versions[name] == "" {
-					section.Skipped[name] = "not installed"
-					delete(section.Versions, name)
+				if !noteVersion(&section, one) {
 					continue
 				}
 				sample := result.Sample{Row: row.Name, Server: name, Round: round}
@@ -110,6 +108,18 @@ func Run(s Scenario, settings Settings) result.Section {
 		}
 	}
 	return section
+}
+
+// noteVersion reports whether the server is installed.
+func noteVersion(section *result.Section, s server.Server) bool {
+	if section.Versions[s.Name] == "" && section.Skipped[s.Name] == "" {
+		if version := s.Version(); version != "" {
+			section.Versions[s.Name] = version
+		} else {
+			section.Skipped[s.Name] = "not installed"
+		}
+	}
+	return section.Skipped[s.Name] == ""
 }
 
 // outcome is the scenario's first figure, for the progress.
