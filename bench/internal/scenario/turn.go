@@ -63,12 +63,21 @@ func (t *turn) closedLoad(addr string, request load.Request, conns int) (load.Re
 	if t.Wrk && !t.Quick {
 		return load.Wrk{Directory: t.Directory}.Run(addr, request, conns, t.Duration)
 	}
+	return t.loops(addr, request, conns)
+}
+
+// loops are for requests so large that it matters that those which are under way
+// at the end are counted too: wrk does not.
+func (t *turn) loops(addr string, request load.Request, conns int) (load.Result, error) {
 	results, err := load.RunLoops(load.Loops{Addr: addr, Groups: []load.Group{{Request: request, Conns: conns}}, Duration: t.Duration})
 	if err != nil {
 		return load.Result{}, err
 	}
 	return results[0], nil
 }
+
+// loader makes the load of a measurement.
+type loader func(t *turn, addr string, request load.Request, conns int) (load.Result, error)
 
 // moment is what the kernel has charged until then.
 type moment struct {
@@ -136,6 +145,10 @@ var costColumns = []Column{
 
 // throughput measures what a request costs under the ordinary load.
 func throughput(app string, request load.Request, conns int) func(*turn) (Values, error) {
+	return throughputBy((*turn).closedLoad, app, request, conns)
+}
+
+func throughputBy(run loader, app string, request load.Request, conns int) func(*turn) (Values, error) {
 	return func(t *turn) (Values, error) {
 		r, err := t.start(app, 0)
 		if err != nil {
@@ -151,7 +164,7 @@ func throughput(app string, request load.Request, conns int) func(*turn) (Values
 		if _, err := load.RunLoops(warmup); err != nil {
 			return nil, fmt.Errorf("warm-up: %w", err)
 		}
-		values, result, err := charged(r, func() (load.Result, error) { return t.closedLoad(r.Addr, request, conns) })
+		values, result, err := charged(r, func() (load.Result, error) { return run(t, r.Addr, request, conns) })
 		if err != nil {
 			return nil, err
 		}
