@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"slices"
 	"strings"
 	"time"
@@ -33,7 +35,11 @@ type settings struct {
 
 func main() {
 	process.BeRole(scenario.Roles())
-	err := run(os.Args[1:], os.Stdout)
+	// At an interrupt the measurement that runs is finished, and all that was
+	// started ends.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	err := run(ctx, os.Args[1:], os.Stdout)
 	if errors.Is(err, flag.ErrHelp) {
 		return // the flag package has printed it
 	}
@@ -43,7 +49,7 @@ func main() {
 	}
 }
 
-func run(args []string, out io.Writer) error {
+func run(ctx context.Context, args []string, out io.Writer) error {
 	s, err := parse(args)
 	if err != nil {
 		return err
@@ -59,7 +65,7 @@ func run(args []string, out io.Writer) error {
 		return fmt.Errorf("%s has no results", s.out)
 	}
 	if !s.render {
-		if err := measureAll(s, results, out); err != nil {
+		if err := measureAll(ctx, s, results, out); err != nil {
 			return err
 		}
 	}
@@ -148,7 +154,7 @@ func list(out io.Writer) error {
 }
 
 // measureAll runs the scenarios, and saves the results after each.
-func measureAll(s settings, results *result.Results, out io.Writer) error {
+func measureAll(ctx context.Context, s settings, results *result.Results, out io.Writer) error {
 	if err := os.MkdirAll(s.out, 0o755); err != nil {
 		return err
 	}
@@ -173,7 +179,11 @@ func measureAll(s settings, results *result.Results, out io.Writer) error {
 	}
 	for _, name := range s.scenarios {
 		one, _ := scenario.Find(name, s.quick) // chosen among them
-		results.Merge(scenario.Run(one, how), scenario.Names())
+		section, err := scenario.Run(ctx, one, how)
+		if err != nil {
+			return fmt.Errorf("%s: %w; the scenarios before it are saved in %s", name, err, s.out)
+		}
+		results.Merge(section, scenario.Names())
 		if err := results.Save(s.out); err != nil {
 			return err
 		}

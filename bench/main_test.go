@@ -31,7 +31,7 @@ func TestRefusals(t *testing.T) {
 		"-fast":                "flag provided but not defined",
 		"-render -out nowhere": "nowhere has no results",
 	} {
-		err := run(strings.Fields(args), new(bytes.Buffer))
+		err := run(t.Context(), strings.Fields(args), new(bytes.Buffer))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: error %v, want %q", args, err, want)
 		}
@@ -50,7 +50,7 @@ func TestChoose(t *testing.T) {
 
 func TestList(t *testing.T) {
 	var out bytes.Buffer
-	if err := run([]string{"-list"}, &out); err != nil {
+	if err := run(t.Context(), []string{"-list"}, &out); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"hello ", "slowhandlers ", "catamount-blocking ", "the floor"} {
@@ -70,7 +70,7 @@ func TestQuick(t *testing.T) {
 	var out bytes.Buffer
 	for _, scenarios := range [][]string{{"idle"}, {"hello", "slowclients"}} {
 		args := append([]string{"-quick", "-out", directory, "-servers", "catamount,nethttp"}, scenarios...)
-		if err := run(args, &out); err != nil {
+		if err := run(t.Context(), args, &out); err != nil {
 			t.Fatalf("%v\n%s", err, &out)
 		}
 	}
@@ -94,7 +94,7 @@ func TestQuick(t *testing.T) {
 	if err := os.Remove(filepath.Join(directory, "report.md")); err != nil {
 		t.Fatal(err)
 	}
-	if err := run([]string{"-render", "-out", directory}, &out); err != nil {
+	if err := run(t.Context(), []string{"-render", "-out", directory}, &out); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Join(directory, "report.md")); err != nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,6 +19,9 @@ func BeRole(roles map[string]Role) {
 	if len(os.Args) != 4 || os.Args[1] != RoleArgument {
 		return
 	}
+	// An interrupt from the terminal reaches all processes. This one ends with its
+	// stdin, after its own children.
+	signal.Ignore(os.Interrupt)
 	out, err := ownOutput()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"time"
@@ -71,8 +72,8 @@ type turn struct {
 }
 
 // Run measures a scenario. Measurements that fail are samples with an error;
-// the run goes on.
-func Run(s Scenario, settings Settings) result.Section {
+// the run goes on. It returns early, with the context's error, when ctx ends.
+func Run(ctx context.Context, s Scenario, settings Settings) (result.Section, error) {
 	rounds := s.Rounds
 	if settings.Rounds > 0 {
 		rounds = settings.Rounds
@@ -94,6 +95,9 @@ func Run(s Scenario, settings Settings) result.Section {
 				if !noteVersion(&section, one) {
 					continue
 				}
+				if err := ctx.Err(); err != nil {
+					return section, err
+				}
 				sample := result.Sample{Row: row.Name, Server: name, Round: round}
 				values, err := row.measure(&turn{settings, one, row.Workers})
 				outcome := s.outcome(values)
@@ -107,7 +111,7 @@ func Run(s Scenario, settings Settings) result.Section {
 			}
 		}
 	}
-	return section
+	return section, nil
 }
 
 // noteVersion reports whether the server is installed.

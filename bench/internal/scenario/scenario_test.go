@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -64,7 +65,10 @@ func TestRun(t *testing.T) {
 		Progress: func(_, row, server string, round, rounds int, outcome string) {
 			progress = append(progress, fmt.Sprintf("%s %s %d/%d %s", row, server, round, rounds, outcome))
 		}}
-	section := Run(s, settings)
+	section, err := Run(t.Context(), s, settings)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if want := []string{"nethttp", "epoll", "nethttp", "epoll"}; !slices.Equal(order, want) {
 		t.Errorf("turns %v, want %v", order, want)
 	}
@@ -78,8 +82,23 @@ func TestRun(t *testing.T) {
 		t.Errorf("of epoll counts %v", got)
 	}
 	settings.Rounds = 1
-	if section := Run(s, settings); section.Rounds != 1 || len(section.Samples) != 2 {
+	if section, _ := Run(t.Context(), s, settings); section.Rounds != 1 || len(section.Samples) != 2 {
 		t.Errorf("-rounds 1: %d rounds, %d samples", section.Rounds, len(section.Samples))
+	}
+}
+
+// TestRunInterrupted: what was begun is finished, nothing else is begun.
+func TestRunInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	s := Scenario{Name: "test", Rounds: 2, Columns: []Column{{Key: "x"}}, Rows: []Row{
+		{Name: "one", Servers: []string{"nethttp", "epoll"}, measure: func(*turn) (Values, error) {
+			cancel()
+			return Values{}, nil
+		}},
+	}}
+	section, err := Run(ctx, s, Settings{Servers: []string{"nethttp", "epoll"}, Progress: func(_, _, _ string, _, _ int, _ string) {}})
+	if !errors.Is(err, context.Canceled) || len(section.Samples) != 1 {
+		t.Errorf("%d samples, error %v", len(section.Samples), err)
 	}
 }
 
