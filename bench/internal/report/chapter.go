@@ -232,10 +232,10 @@ func file(s scenario.Scenario, section *result.Section, row string) string {
 // taken says where and how a section's figures were taken.
 func taken(section *result.Section) string {
 	m := section.Machine
-	text := fmt.Sprintf("%s, %d processors, %d MiB, %s, %s, commit %s; %s; load: %s; %s of %v.",
-		m.CPU, m.Processors, m.MemoryMiB, m.Kernel, m.Go, m.Commit, section.Time.Format("2006-01-02 15:04 MST"),
-		section.Load, rounds(section.Rounds), section.Duration)
-	if others := othersOf(section); len(others) > 0 {
+	text := fmt.Sprintf("%s, %s, %d MiB, %s, %s, commit %s; %s; load: %s; %s of %v.",
+		m.CPU, many(m.Processors, "processor"), m.MemoryMiB, m.Kernel, m.Go, m.Commit, section.Time.Format("2006-01-02 15:04 MST"),
+		section.Load, many(section.Rounds, "round"), section.Duration)
+	if others := othersOf(section); len(others) > 0 && m.Processors > 1 {
 		_, most := others.Range()
 		text += fmt.Sprintf(" Other programs had %s %% of the servers' processor (median; at most %s %%).",
 			stats.Number(others.Median(), 0), stats.Number(most, 0))
@@ -262,11 +262,11 @@ func versions(section *result.Section) string {
 	return strings.Join(list, ", ")
 }
 
-func rounds(n int) string {
+func many(n int, what string) string {
 	if n == 1 {
-		return "1 round"
+		return "1 " + what
 	}
-	return fmt.Sprintf("%d rounds", n)
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // othersOf returns how much of the servers' processor others had, by sample.

@@ -27,7 +27,7 @@ func deploy(quick bool) Scenario {
 		return r
 	}
 	return Scenario{
-		Name: "deploy", Rounds: 2,
+		Name: "deploy", Load: closedLoops, Rounds: 2,
 		Question: "How many requests fail, and how long does the slowest take, while the server is replaced under load?",
 		Method: "32 keep-alive connections and 8 that are opened for each request, from before the signal until after the last old process is gone. " +
 			"Phased: USR1 has a cluster of two replace one worker after the other; nginx replaces its worker at HUP. Hot: USR2 executes the program anew in the master's place; Puma 5 restarts its one process.",

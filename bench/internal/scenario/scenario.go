@@ -17,6 +17,7 @@ type Scenario struct {
 	Name     string
 	Question string
 	Method   string // what is done, beyond what holds for all
+	Load     string // what makes it; "": wrk where it is installed, else closed loops
 	Rounds   int    // by default
 	Rows     []Row
 	Columns  []Column // the first is the figure that is compared and plotted
@@ -81,7 +82,7 @@ func Run(ctx context.Context, s Scenario, settings Settings) (result.Section, er
 		rounds = 1
 	}
 	section := result.Section{
-		Scenario: s.Name, Time: time.Now().UTC().Truncate(time.Second), Machine: measure.ThisMachine(), Load: loadName(settings),
+		Scenario: s.Name, Time: time.Now().UTC().Truncate(time.Second), Machine: measure.ThisMachine(), Load: s.loadName(settings),
 		Versions: map[string]string{}, Skipped: map[string]string{},
 		Quick: settings.Quick, Rounds: rounds, Duration: settings.Duration,
 	}
@@ -132,11 +133,21 @@ func (s Scenario) outcome(values Values) string {
 	return fmt.Sprintf("%.*f %s", c.Digits, values[c.Key], c.Unit)
 }
 
-func loadName(s Settings) string {
-	if s.Wrk && !s.Quick {
+// What makes a load, other than wrk.
+const (
+	closedLoops = "closed loops of this program, with fasthttp's reader of answers"
+	steadyLoad  = "one loop of this program over epoll"
+	crowds      = "crowds of this program"
+)
+
+func (s Scenario) loadName(settings Settings) string {
+	switch {
+	case s.Load != "":
+		return s.Load
+	case settings.Wrk && !settings.Quick:
 		return "wrk " + load.WrkVersion()
 	}
-	return "closed loops of this program with fasthttp's reader"
+	return closedLoops
 }
 
 // Find returns the scenario of a name.

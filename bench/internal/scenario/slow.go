@@ -33,7 +33,7 @@ func slowClients(quick bool) Scenario {
 		numbers = []int{0, 32}
 	}
 	return Scenario{
-		Name: "slowclients", Rounds: 2, Plot: Lines, Columns: besideColumns,
+		Name: "slowclients", Load: closedLoops + ", " + crowds, Rounds: 2, Plot: Lines, Columns: besideColumns,
 		Question: "What is left for ordinary clients while others send their requests a byte a second?",
 		Method: "8 ordinary keep-alive connections beside slow clients, half of which trickle heads and half bodies; pools of 16 places. " +
 			"The slow clients take their part of the processor that the ordinary ones run on.",
@@ -49,7 +49,7 @@ func slowReaders(quick bool) Scenario {
 		numbers = []int{0, 20}
 	}
 	return Scenario{
-		Name: "slowreaders", Rounds: 2, Plot: Lines, Columns: besideColumns,
+		Name: "slowreaders", Load: closedLoops + ", " + crowds, Rounds: 2, Plot: Lines, Columns: besideColumns,
 		Question: "What is left for ordinary clients while others read large answers slowly?",
 		Method: "8 ordinary keep-alive connections beside clients that ask for 8 MiB, more than the kernel takes, and read 1 KiB of it a second; pools of 16 places. " +
 			"PSS does not have what the kernel holds for sockets, nor what lies in files.",
@@ -154,7 +154,7 @@ func slowHandlers(quick bool) Scenario {
 		numbers = []int{32}
 	}
 	return Scenario{
-		Name: "slowhandlers", Rounds: 2,
+		Name: "slowhandlers", Load: closedLoops, Rounds: 2,
 		Question: "When all places of the pool are busy, how long do requests wait, and do new connections get their share beside kept-alive ones?",
 		Method: "Handlers sleep 50 ms; pools of 16 places, so at most 320 requests a second. Of the connections three quarters are kept alive and " +
 			"a quarter is opened for each request anew. With a perfect queue and N connections each request takes N/320 s. Servers without a pool show what 50 ms cost without one.",

@@ -12,7 +12,7 @@ const fixedRate = 10_000
 
 func latency(quick bool) Scenario {
 	s := Scenario{
-		Name: "latency", Rounds: 3, Plot: Percentiles,
+		Name: "latency", Load: steadyLoad, Rounds: 3, Plot: Percentiles,
 		Question: "How long do answers take at a part of what the server could do, and how long do the slowest take?",
 		Method: "64 keep-alive connections at a constant rate; a latency counts from when the request was due, so that a server that stalls is charged for all that it kept waiting. " +
 			"The rate is a part of the server's own peak, taken just before with the same connections, or the same for all. Puma's peak is below the latter.",
@@ -87,7 +87,7 @@ func scale(quick bool) Scenario {
 		numbers = []int{16, 200}
 	}
 	s := Scenario{
-		Name: "scale", Rounds: 2, Plot: Lines, Columns: costColumns,
+		Name: "scale", Load: steadyLoad, Rounds: 2, Plot: Lines, Columns: costColumns,
 		Question: "Does a request cost more when there are many connections, or several workers?",
 		Method: "The requests of hello, one under way on each of so many connections, from up to four source addresses. " +
 			"The workers of a cluster share the servers' processor, and have 64 connections: this is what a request costs with so many, not how much more several processors serve.",

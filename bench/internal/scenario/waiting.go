@@ -22,7 +22,7 @@ func idle(quick bool) Scenario {
 		numbers, busy = []int{100}, 50
 	}
 	s := Scenario{
-		Name: "idle", Rounds: 2, Plot: Lines,
+		Name: "idle", Load: crowds, Rounds: 2, Plot: Lines,
 		Question: "How many bytes does a connection cost that waits for its next request, and one whose handler is running?",
 		Method: "Connections that were each served one request and stay; at the end each is served one more, as the proof that it was still there. " +
 			"Memory above the same server with no connection, which has served 64 before; Go servers have collected their garbage twice. " +
