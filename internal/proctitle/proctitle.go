@@ -44,9 +44,10 @@ func New(word string) *Title {
 	return &Title{memory: unsafe.Slice(unsafe.StringData(word), len(word)), blank: ' '}
 }
 
-// Set shows a title. It is not for several goroutines at once.
+// Set shows a title; a nil Title has nowhere to show it. It is not for several
+// goroutines at once.
 func (t *Title) Set(text string) {
-	if text == t.last || len(t.memory) == 0 {
+	if t == nil || text == t.last || len(t.memory) == 0 {
 		return
 	}
 	t.last = text
