@@ -292,7 +292,7 @@ func TestTitle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "worker 2 [phase 7] 0/256 "; !strings.HasPrefix(string(line), want) {
+	if want := "worker 0/256"; !strings.HasPrefix(string(line), want) {
 		t.Errorf("title %q, want %q", line, want)
 	}
 	if name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", w.pid)); string(name) != "worker 2\n" {
