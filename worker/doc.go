@@ -24,7 +24,7 @@
 // and of a worker's life beside its master and its siblings:
 //
 //	inheritance.go, message.go  what the processes leave and tell each other
-//	child.go     attached to the master; signals.go, title.go
+//	child.go     attached to the master; signals.go
 //	serve.go     the inherited listeners are served
 //	gate.go      who of the siblings accepts a connection
 //	heart.go     pings, and what the shared page is told (pagestats.go)

@@ -102,6 +102,7 @@ type siblings struct {
 	// since is when the one that waits was first passed over, on the reactor's
 	// clock, and until is how long; 0: none is.
 	since, until int64
+	looks        int // how often it was seen to wait since then
 	// granted: lookAgain has decided to accept one.
 	granted bool
 	// fresh counts the connections accepted in this batch and the one before it,
@@ -195,11 +196,11 @@ func (g *siblings) mayAccept(now int64, kept bool) bool {
 	switch {
 	case accept:
 	case g.since == 0:
-		g.since = now
+		g.since, g.looks = now, 0
 		g.trust()
 		g.lookBy(now, patience)
 		return false
-	case now-g.since < int64(patience):
+	case now-g.since < int64(patience) || g.looks < looksBefore(patience):
 		g.lookBy(now, patience)
 		return false
 	default:
@@ -209,9 +210,17 @@ func (g *siblings) mayAccept(now int64, kept bool) bool {
 	return true
 }
 
+// looksBefore is how often a connection must be seen to wait before its time can
+// be over: a worker that gets no processor looks rarely, and one look may find a
+// connection that has only just come.
+func looksBefore(patience time.Duration) int { return int(patience/lookPeriod) * 4 / 5 }
+
 // lookBy sets the time of the next look at a connection that is passed over.
 func (g *siblings) lookBy(now int64, patience time.Duration) {
-	g.until = min(now+int64(lookPeriod), g.since+int64(patience))
+	g.until = now + int64(lookPeriod)
+	if over := g.since + int64(patience); over > now {
+		g.until = min(g.until, over)
+	}
 }
 
 // trust remembers where the siblings are when a connection is left to them.
@@ -308,6 +317,7 @@ func (s *Server) lookAgain() {
 				}
 				continue
 			}
+			g.looks++
 			if !g.mayAccept(now, l.kept) {
 				s.awaitPlace()
 				continue

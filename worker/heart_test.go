@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/catamount-server/catamount/internal/page"
+	"github.com/catamount-server/catamount/internal/proctitle"
 )
 
 // beating starts a heart whose messages can be read.
@@ -22,7 +23,7 @@ func beating(t *testing.T, ts *testServer, interval time.Duration) (lines func()
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.Close(); w.Close() })
-	link := &Link{inheritance: Inheritance{Index: 0}, pipe: w, page: ts.options.Page, slot: ts.options.Slot, masterGone: make(chan struct{})}
+	link := &Link{inheritance: Inheritance{Index: 0}, pipe: w, page: ts.options.Page, slot: ts.options.Slot, title: &proctitle.Title{}, masterGone: make(chan struct{})}
 	h = newHeart(link, ts.Server, interval)
 	t.Cleanup(h.stop)
 	buffer := make([]byte, 4096)
