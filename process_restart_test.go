@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// restarts is how many restarts of a kind each test makes: twenty take half a
-// minute, which "go test -short" does without.
+// restarts is how many restarts of a kind each test makes. "go test -short", and
+// the race detector, which makes everything slow, do with fewer.
 func restarts() int {
-	if testing.Short() {
+	if testing.Short() || raceDetector {
 		return 4
 	}
 	return 20
