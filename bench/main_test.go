@@ -102,7 +102,8 @@ func TestQuick(t *testing.T) {
 	if want := []string{"hello", "idle", "slowclients"}; !slices.Equal(names, want) {
 		t.Errorf("the results have %v, want %v", names, want)
 	}
-	if got := results.Find("idle").Series("100 idle", "nethttp", "goroutines"); got.Median() != 1 {
+	// One each; a connection from before may not have ended when they were counted.
+	if got := results.Find("idle").Series("100 idle", "nethttp", "goroutines").Median(); got < 0.9 || got > 1.1 {
 		t.Errorf("net/http has %v goroutines for an idle connection", got)
 	}
 	if err := os.Remove(filepath.Join(directory, "report.md")); err != nil {
