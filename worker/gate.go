@@ -192,22 +192,45 @@ func (g *siblings) mayAccept(now int64, kept bool) bool {
 		g.granted = false
 		return true
 	}
-	accept, patience := decide(g.mine(now), g.others(), kept)
+	mine := g.mine(now)
+	accept, patience := decide(mine, g.others(), kept)
 	switch {
 	case accept:
 	case g.since == 0:
-		g.since, g.looks = now, 0
-		g.trust()
-		g.lookBy(now, patience)
+		g.leave(now, patience)
 		return false
 	case now-g.since < int64(patience) || g.looks < looksBefore(patience):
 		g.lookBy(now, patience)
+		return false
+	case !mine.isFree() && !kept && g.betterMoves(mine):
+		// What waits now is not what waited before.
+		g.leave(now, patience)
 		return false
 	default:
 		g.mistrust(now - g.since)
 	}
 	g.since = 0
 	return true
+}
+
+// leave begins to leave a connection to the siblings.
+func (g *siblings) leave(now int64, patience time.Duration) {
+	g.since, g.looks = now, 0
+	g.trust()
+	g.lookBy(now, patience)
+}
+
+// betterMoves reports whether a sibling with a place free, which is better for
+// whoever waits than this worker, has been at work since the connection was left
+// to it: then it takes those that wait, though at each look another one does.
+func (g *siblings) betterMoves(mine load) bool {
+	for i := range g.known {
+		slot := g.page.Slot(i)
+		if k := &g.known[i]; k.trusted && slot.ReactorAt.Load() != k.seenAt && loadOf(slot).hasLess(mine) {
+			return true
+		}
+	}
+	return false
 }
 
 // looksBefore is how often a connection must be seen to wait before its time can

@@ -140,6 +140,13 @@ func TestSuspects(t *testing.T) {
 	step(200*ms, false, "it has not been seen to wait all the time")
 	g.looks = looksBefore(placePatience)
 	step(201*ms, true, "it has")
+
+	step(300*ms, false, "the sibling has places free")
+	other.ReactorAt.Add(1)
+	g.looks = looksBefore(placePatience)
+	step(400*ms, false, "and it is at work: somebody else waits by now")
+	g.looks = looksBefore(placePatience)
+	step(500*ms, true, "it has stopped working")
 }
 
 // crew is real workers.
