@@ -211,26 +211,40 @@ func TestSpreadOfIdleConnections(t *testing.T) {
 
 func TestSpreadOfABurst(t *testing.T) {
 	m, workers := startCrew(t, 4)
+	// On a busy machine workers that get no processor for milliseconds are not
+	// waited for; not each time, though.
+	for attempt := range 10 {
+		counts := burst(t, m.addr)
+		least, most, all := spread(workers, counts)
+		t.Logf("64 connections at once on 4 workers: %v", all)
+		if least >= 8 && most <= 24 {
+			return
+		}
+		if attempt == 9 {
+			t.Errorf("spread %v, and no better nine times before", all)
+		}
+	}
+}
+
+// burst makes 64 connections at once, with a request on each, and returns who has
+// served how many.
+func burst(t *testing.T, addr string) map[int]int {
 	var mu sync.Mutex
 	counts := make(map[int]int)
 	var group sync.WaitGroup
 	for range 64 {
 		group.Go(func() {
-			pid, conn := ask(t, m.addr, nil, "/?sleep=100ms")
+			pid, conn := ask(t, addr, nil, "/?sleep=100ms")
+			if conn != nil {
+				conn.Close()
+			}
 			mu.Lock()
 			defer mu.Unlock()
 			counts[pid]++
-			t.Cleanup(func() { conn.Close() })
 		})
 	}
 	group.Wait()
-	least, most, all := spread(workers, counts)
-	t.Logf("64 connections at once on 4 workers: %v", all)
-	// On a busy machine workers that get no processor for milliseconds are not
-	// waited for.
-	if least == 0 || most > 60 {
-		t.Errorf("spread %v", all)
-	}
+	return counts
 }
 
 func TestSpreadOfShortConnections(t *testing.T) {
