@@ -63,6 +63,7 @@ const (
 	DefaultOutputMemory  = 256 << 10
 	DefaultHeapFloor     = 16 << 20
 
+	DefaultBodyMemoryTotal   int64 = 64 << 20
 	DefaultOutputMemoryTotal int64 = 64 << 20
 	DefaultOutputFile        int64 = 64 << 20
 	DefaultOutputFileTotal   int64 = 1 << 30

@@ -82,10 +82,14 @@ type Server struct {
 	// Limits has the finer ones; see parser.Limits for defaults and answers. Its
 	// Head and Body give way to the two fields above where those are set.
 	Limits parser.Limits
-	// BodyMemory is how much of a body is kept in memory (default 114688 bytes);
-	// a larger one goes to an unnamed file in BodyDirectory ("": os.TempDir).
-	BodyMemory    int
-	BodyDirectory string
+	// BodyMemory is how much of a body is kept in memory in any case (default
+	// 114688 bytes). BodyMemoryTotal (default 67108864, at least 1 MiB; negative:
+	// none) is what all bodies together may have in memory beyond that, each of
+	// them at most a quarter of it and no more than it leaves to the others. What
+	// is more goes to an unnamed file in BodyDirectory ("": os.TempDir).
+	BodyMemory      int
+	BodyMemoryTotal int64
+	BodyDirectory   string
 	// StreamRequest chooses requests that are not buffered: their handlers start
 	// at the end of the head and read the body as it comes; 100 Continue is sent
 	// when they first read. Reading and writing at the same time works. While such
@@ -198,6 +202,7 @@ func (s *Server) options() (worker.Options, error) {
 		RetryAfter: orDefault(s.RetryAfter, DefaultRetryAfter), HandlerTimeout: max(s.HandlerTimeout, 0),
 		Limits:     s.Limits,
 		BodyMemory: limit(s.BodyMemory, DefaultBodyMemory), BodyDirectory: s.BodyDirectory,
+		BodyMemoryTotal:   max(orDefault(s.BodyMemoryTotal, DefaultBodyMemoryTotal), 0),
 		OutputMemory:      limit(s.OutputMemory, DefaultOutputMemory),
 		OutputMemoryTotal: limit(s.OutputMemoryTotal, DefaultOutputMemoryTotal),
 		OutputFile:        max(orDefault(s.OutputFile, DefaultOutputFile), 0), OutputFileTotal: limit(s.OutputFileTotal, DefaultOutputFileTotal),
@@ -284,6 +289,8 @@ func (s *Server) check(o *worker.Options) error {
 		return wrong("TCPKeepAlive", "Idle and Interval are at most 32767 s")
 	case o.MaxFastInline < 1:
 		return wrong("MaxFastInline", "%d is less than 1", s.MaxFastInline)
+	case s.BodyMemoryTotal > 0 && s.BodyMemoryTotal < 1<<20: // a quarter of less is not one block
+		return wrong("BodyMemoryTotal", "%d bytes are less than 1 MiB", s.BodyMemoryTotal)
 	case s.MaxQueueWait > 0 && s.MaxQueueWait < time.Millisecond: // 5 where 5*time.Second was meant would refuse all
 		return wrong("MaxQueueWait", "%v is less than 1 ms", s.MaxQueueWait)
 	case s.HandlerTimeout > 0 && s.HandlerTimeout < time.Millisecond:

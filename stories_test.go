@@ -280,7 +280,7 @@ func TestPathOfASlowRequest(t *testing.T) {
 	body := bytes.Repeat([]byte("0123456789"), 10_000)
 	entered, release := make(chan int, 1), make(chan struct{})
 	s := &catamount.Server{
-		MaxThreads: 1, BodyMemory: 1000, BodyDirectory: directory,
+		MaxThreads: 1, BodyMemory: 1000, BodyMemoryTotal: -1, BodyDirectory: directory,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == http.MethodPost {
 				entered <- unnamedFiles(t, directory)

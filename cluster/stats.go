@@ -117,6 +117,6 @@ func (c *Cluster) totalOf(p *sharedPage) (sum worker.Stats) {
 // counted is the part of statistics that only grows.
 func counted(s worker.Stats) worker.Stats {
 	s.Backlog, s.BacklogMax, s.Running, s.PoolCapacity, s.BusyThreads, s.MaxThreads, s.ReactorMax = 0, 0, 0, 0, 0, 0, 0
-	s.Connections, s.HeldMemory, s.HeldFiles = nil, 0, 0
+	s.Connections, s.HeldMemory, s.HeldFiles, s.HeldBodies = nil, 0, 0, 0
 	return s
 }

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -10,7 +9,6 @@ import (
 	"time"
 
 	"github.com/catamount-server/catamount/parser"
-	"github.com/valyala/bytebufferpool"
 )
 
 var (
@@ -23,27 +21,19 @@ var (
 	errUnreadBody = errors.New("catamount: the rest of the request body cannot be skipped")
 )
 
-// bodyPool holds the memory of buffered bodies. A pool of its own, because
-// bytebufferpool learns one typical size per pool.
-var bodyPool bytebufferpool.Pool
-
-// bodyKeep is the largest buffer worth keeping in a pool.
-const bodyKeep = 256 << 10
-
 // requestBody is the body of a buffered request: filled by the client's owner
 // as bytes come, and read by the handler once it is whole. It is made for one
 // request and not pooled (RoundTrip goroutines outlive handlers); its memory
 // and its file are given back when the handler has returned.
 type requestBody struct {
-	mu     sync.Mutex
-	memory *bytebufferpool.ByteBuffer
-	file   *os.File
-	size   int64 // bytes received, decoded
-	offset int64 // bytes read by the handler
-	closed bool
-	err    error     // what reads return once the body is closed
-	until  time.Time // SetReadDeadline
-	late   bool      // a read came after that
+	mu       sync.Mutex
+	stored         // the content, see store
+	offset   int64 // bytes read by the handler
+	closed   bool
+	borrowed int       // pieces of memory that WriteTo's writers have
+	err      error     // what reads return once the body is closed
+	until    time.Time // SetReadDeadline
+	late     bool      // a read came after that
 
 	// Filling.
 	remaining int64 // of a Content-Length; -1: chunked
@@ -88,7 +78,7 @@ func (b *requestBody) fill(p []byte, options *Options) (rest []byte, whole bool,
 	for {
 		data, rest, whole, err := b.decode(p, &options.Limits)
 		if err == nil {
-			err = b.store(data, options)
+			err = b.store(data, max(b.remaining, 0), options)
 		}
 		if whole {
 			b.arrived -= int64(len(rest))
@@ -120,87 +110,88 @@ func (b *requestBody) discard(p []byte, limits *parser.Limits) (rest []byte, who
 	}
 }
 
-// store appends to memory, or to a file once the memory's limit is passed. A
-// body whose length is known to be over it goes to the file from the start.
-func (b *requestBody) store(p []byte, options *Options) error {
-	if len(p) == 0 {
-		return nil
-	}
-	if b.file == nil && b.size+int64(len(p))+max(b.remaining, 0) > int64(options.BodyMemory) {
-		if err := b.spill(options); err != nil {
-			return fmt.Errorf("%w: %w", errBodyStorage, err)
-		}
-	}
-	if b.file != nil {
-		if _, err := b.file.Write(p); err != nil {
-			return fmt.Errorf("%w: %w", errBodyStorage, err)
-		}
-	} else {
-		if b.memory == nil {
-			b.memory = bodyPool.Get()
-			// The announced size is believed only as far as bytes have come: a
-			// thousand clients that announce much and send little must not
-			// cost a thousand times much.
-			if total := b.remaining + int64(len(p)); b.remaining > 0 && int64(cap(b.memory.B)) < total && total <= 4*int64(len(p)) {
-				b.memory.B = make([]byte, 0, total)
-			}
-		}
-		b.memory.Write(p)
-	}
-	b.size += int64(len(p))
-	return nil
-}
-
-func (b *requestBody) spill(options *Options) error {
-	file, err := bodyFile(options.bodyDirectory())
-	if err != nil {
-		return err
-	}
-	b.file = file
-	if b.memory != nil {
-		_, err = file.Write(b.memory.B)
-		b.releaseMemory()
-	}
-	return err
-}
-
-func (b *requestBody) releaseMemory() {
-	if b.memory != nil && cap(b.memory.B) <= bodyKeep {
-		bodyPool.Put(b.memory)
-	}
-	b.memory = nil
-}
-
 // Read implements io.Reader.
 func (b *requestBody) Read(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if err := b.refusal(); err != nil {
+		return 0, err
+	}
+	n, err := b.readAt(p, b.offset)
+	b.offset += int64(n)
+	return n, err
+}
+
+// refusal is why nothing can be read: the body is closed, its deadline has
+// passed, or all of it has been read. The mutex is held.
+func (b *requestBody) refusal() error {
 	if b.closed {
-		return 0, b.err
+		return b.err
 	}
 	if !b.until.IsZero() && !time.Now().Before(b.until) {
 		b.late = true
 	}
 	if b.late {
-		return 0, os.ErrDeadlineExceeded // for good, as in net/http
+		return os.ErrDeadlineExceeded // for good, as in net/http
 	}
 	if b.offset >= b.size {
-		return 0, io.EOF
+		return io.EOF
 	}
-	if len(p) == 0 {
-		return 0, nil
-	}
-	var n int
-	if b.file != nil {
-		var err error
-		if n, err = b.file.ReadAt(p[:min(int64(len(p)), b.size-b.offset)], b.offset); n == 0 && err != nil {
-			return 0, fmt.Errorf("reading a stored body: %w", err)
+	return nil
+}
+
+// WriteTo implements io.WriterTo: io.Copy passes on what is in memory from where
+// it lies. The writer may take its time, also beyond the end of the handler; so
+// nothing is locked meanwhile, and what it has is not given back before.
+func (b *requestBody) WriteTo(w io.Writer) (int64, error) {
+	for written := int64(0); ; {
+		piece, err := b.borrow()
+		switch {
+		case err == io.EOF:
+			return written, nil
+		case err != nil:
+			return written, err
+		case piece == nil: // the rest is in the file
+			n, err := io.Copy(w, readerOnly{b})
+			return written + n, err
 		}
-	} else {
-		n = copy(p, b.memory.B[b.offset:])
+		n, err := b.show(w, piece)
+		written += int64(n)
+		if err != nil {
+			return written, err
+		}
 	}
-	b.offset += int64(n)
-	return n, nil
+}
+
+// borrow counts the next piece in memory as read, and keeps it from being given
+// back. It returns none where the file begins.
+func (b *requestBody) borrow() ([]byte, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.refusal(); err != nil {
+		return nil, err
+	}
+	piece := b.piece(b.offset)
+	if piece != nil {
+		b.offset += int64(len(piece))
+		b.borrowed++
+	}
+	return piece, nil
+}
+
+// show gives a borrowed piece to w. A w that panics has it no more either.
+func (b *requestBody) show(w io.Writer, piece []byte) (n int, err error) {
+	defer func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.borrowed--; b.closed && b.borrowed == 0 {
+			b.drop()
+		}
+	}()
+	if n, err = w.Write(piece); n < len(piece) && err == nil {
+		err = io.ErrShortWrite
+	}
+	return n, err
 }
 
 // Close makes later reads fail, as net/http's body does.
@@ -209,8 +200,9 @@ func (b *requestBody) Close() error {
 	return nil
 }
 
-// release gives memory and file back. The handler may be reading in another
-// goroutine at that moment; hence the lock.
+// release gives memory and file back; once and for all, whoever comes first of
+// those who may end a body. The handler may be reading in another goroutine at
+// that moment; hence the lock.
 func (b *requestBody) release(err error) {
 	if b.stream != nil {
 		b.stream.close(err)
@@ -222,10 +214,8 @@ func (b *requestBody) release(err error) {
 		return
 	}
 	b.closed, b.err = true, err
-	b.releaseMemory()
-	if b.file != nil {
-		b.file.Close() // unnamed: closing is what removes it
-		b.file = nil
+	if b.borrowed == 0 {
+		b.drop()
 	}
 }
 

@@ -82,17 +82,23 @@ func TestBodyMemoryBoundary(t *testing.T) {
 
 // Uploads of any size arrive whole, and several at once apart.
 func TestLargeUploads(t *testing.T) {
+	for _, blocks := range []int64{0, 1 << 20, 64 << 20} {
+		modes(t, func(t *testing.T, mode func(*Options)) { largeUploads(t, blocks, mode) })
+	}
+}
+
+func largeUploads(t *testing.T, blocks int64, mode func(*Options)) {
 	ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
 		sum := sha256.New()
 		n, err := io.Copy(sum, r.Body)
 		fmt.Fprintf(w, "%d %x %v", n, sum.Sum(nil), err)
-	})
+	}, mode, func(o *Options) { o.BodyMemoryTotal = blocks })
 	done := make(chan struct{})
 	for i := range 3 {
 		c := ts.dial()
 		go func() {
 			defer func() { done <- struct{}{} }()
-			body := strings.Repeat(string(rune('a'+i))+pattern(99_999), 50)
+			body := strings.Repeat(string(rune('a'+i))+pattern(99_999), 30)
 			for _, request := range []string{post(body), "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks(body)} {
 				if _, err := io.WriteString(c, request); err != nil {
 					t.Error(err)
@@ -168,16 +174,20 @@ func TestTrailers(t *testing.T) {
 // A body that cannot be stored is refused and logged; nobody else is harmed.
 func TestBodyStorageFails(t *testing.T) {
 	large := pattern(500_000)
-	for name, directory := range map[string]func(t *testing.T) string{"no directory": goneDirectory, "full disk": tinyDisk} {
+	for name, directory := range map[string]func(t *testing.T) string{"no directory": goneDirectory, "full disk": tinyDisk, "full disk after a block": tinyDisk} {
 		for framing, request := range map[string]string{
 			"length":  post(large),
 			"chunked": "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks(large),
 		} {
+			blocks := int64(0)
+			if name == "full disk after a block" {
+				blocks = 1 << 20
+			}
 			t.Run(name+", "+framing, func(t *testing.T) {
 				handled := 0
 				path := directory(t)
 				ts := startServer(t, func(w http.ResponseWriter, r *http.Request) { handled++; hello(w, r) },
-					func(o *Options) { o.BodyMemory, o.BodyDirectory = 1000, path })
+					func(o *Options) { o.BodyMemory, o.BodyMemoryTotal, o.BodyDirectory = 1000, blocks, path })
 				for range 3 {
 					c := ts.dial()
 					c.send(get)

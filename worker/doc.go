@@ -9,7 +9,7 @@
 //	client.go    Client, the life of one connection; TryToFinish
 //	state.go     its states, with the transitions
 //	request.go   a whole head becomes an *http.Request (exchange.go, context.go)
-//	body.go      bodies in memory and in unnamed files
+//	body.go      bodies, and where they are kept (bodystore.go, blocks.go)
 //	process.go   what a pool goroutine does: serve, next request, give back
 //	response.go  the http.ResponseWriter (head.go, sniff.go, date.go)
 //	write.go     the only place that sends a handler's bytes

@@ -92,6 +92,7 @@ func (h *heart) beat() {
 	g.running.Store(int64(pool.Running))
 	g.heldMemory.Store(s.heldMemory.Load())
 	g.heldFiles.Store(s.heldFiles.Load())
+	g.heldBodies.Store(s.blocks.used.Load())
 	slot.Served.Store(s.stats.requests() - h.first)
 	h.showTitle(pool.Busy, pool.MaxThreads)
 }

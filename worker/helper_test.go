@@ -106,6 +106,7 @@ func (ts *testServer) stop() {
 		if err := ts.Shutdown(ctx); err != nil {
 			ts.t.Errorf("the server does not end: %v\n%s", err, stacks())
 		}
+		ts.until("no body holds a block", func() bool { return ts.blocks.used.Load() == 0 })
 	})
 }
 

@@ -82,6 +82,9 @@ func (k *fakeKernel) stop() {
 	if err := k.Shutdown(ctx); err != nil {
 		k.t.Errorf("the server does not end: %v", err)
 	}
+	if n := k.blocks.used.Load(); n != 0 {
+		k.t.Errorf("bodies still hold %d bytes in blocks", n)
+	}
 }
 
 // pass lets time pass, in which whatever is due happens.

@@ -52,9 +52,13 @@ type Options struct {
 
 	// Limits bound what the parser accepts.
 	Limits parser.Limits
-	// BodyMemory is how many bytes of a request body are kept in memory; a
-	// larger body goes to an unlinked file in BodyDirectory.
+	// BodyMemory is how many bytes of a request body are kept in memory whatever
+	// others need.
 	BodyMemory int
+	// BodyMemoryTotal is how many bytes all bodies together may have in blocks of
+	// 256 KiB beyond that, each at most a quarter of it and no more than it leaves
+	// to the others. The rest goes to an unlinked file in BodyDirectory.
+	BodyMemoryTotal int64
 	// BodyDirectory is where large bodies go; "" is os.TempDir.
 	BodyDirectory string
 	// OutputMemory is how many bytes of an answer may wait in memory for a slow

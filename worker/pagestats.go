@@ -21,12 +21,12 @@ type slotStats struct {
 // gauges are what only the worker itself knows, written about once a second.
 type gauges struct {
 	backlog, backlogMax, running, reactorMax atomic.Int64
-	heldMemory, heldFiles                    atomic.Int64
+	heldMemory, heldFiles, heldBodies        atomic.Int64
 	connections                              [numStates]atomic.Int64
 }
 
 func (g *gauges) reset() {
-	for _, word := range []*atomic.Int64{&g.backlog, &g.backlogMax, &g.running, &g.reactorMax, &g.heldMemory, &g.heldFiles} {
+	for _, word := range []*atomic.Int64{&g.backlog, &g.backlogMax, &g.running, &g.reactorMax, &g.heldMemory, &g.heldFiles, &g.heldBodies} {
 		word.Store(0)
 	}
 	for i := range g.connections {
@@ -46,7 +46,7 @@ func ReadStats(slot *page.Slot) Stats {
 	st.BusyThreads, st.MaxThreads = int(slot.Busy.Load()), int(slot.Places.Load())
 	st.PoolCapacity = max(st.MaxThreads-st.BusyThreads, 0)
 	st.ReactorMax = int(g.reactorMax.Load())
-	st.HeldMemory, st.HeldFiles = g.heldMemory.Load(), g.heldFiles.Load()
+	st.HeldMemory, st.HeldFiles, st.HeldBodies = g.heldMemory.Load(), g.heldFiles.Load(), g.heldBodies.Load()
 	for state := range g.connections {
 		if n := g.connections[state].Load(); n > 0 {
 			st.Connections[State(state).String()] = int(n)

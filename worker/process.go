@@ -346,13 +346,16 @@ func (s *Server) giveBack(sl *slot, sc *scratch) bool {
 func (s *Server) readOnce(sl *slot, sc *scratch) (x *exchange, gone bool) {
 	c := &sl.Value
 	sl.ClearReadable()
-	buffer := inPool.Get()
-	defer putBuffer(&inPool, buffer)
-	if cap(buffer.B) < readOnceSize {
-		buffer.B = make([]byte, readOnceSize)
+	target := s.bodyRoom(c)
+	if target == nil {
+		buffer := inPool.Get()
+		defer putBuffer(&inPool, buffer)
+		if cap(buffer.B) < readOnceSize {
+			buffer.B = make([]byte, readOnceSize)
+		}
+		target = buffer.B[:cap(buffer.B)]
 	}
-	buffer.B = buffer.B[:cap(buffer.B)]
-	n, err := s.sockets.receive(sl.FD(), buffer.B)
+	n, err := s.sockets.receive(sl.FD(), target)
 	switch {
 	case err == errWouldBlock:
 		return nil, false
@@ -365,11 +368,11 @@ func (s *Server) readOnce(sl *slot, sc *scratch) (x *exchange, gone bool) {
 		s.handBack(sl, sc, thenClose)
 		return nil, true
 	}
-	if n == len(buffer.B) {
+	if n == len(target) {
 		sl.MarkReadable()
 	}
 	s.stats.bytesIn.Add(uint64(n))
-	x, err = s.TryToFinish(sl, &sc.head, buffer.B[:n], sc.now)
+	x, err = s.TryToFinish(sl, &sc.head, target[:n], sc.now)
 	if err != nil {
 		s.refuseFromPool(sl, sc, err)
 		return nil, true

@@ -117,6 +117,7 @@ func TestRandomPieces(t *testing.T) {
 				o.MaxThreads, o.MaxFastInline = 1+random.IntN(3), 1+random.IntN(5)
 				o.OutputMemory, o.BodyMemory = random.IntN(1<<random.IntN(18)), random.IntN(1<<random.IntN(15))
 				o.QueueRequests = random.IntN(5) > 0
+				o.BodyMemoryTotal = int64(random.IntN(2)) << 20
 			}
 			inBubble(t, echo, change, func(t *testing.T, k *fakeKernel) {
 				clients := 1 + random.IntN(3)
@@ -178,6 +179,7 @@ func TestChaos(t *testing.T) {
 				}
 			}, mode, func(o *Options) {
 				o.MaxThreads, o.MaxFastInline, o.OutputMemory, o.BodyMemory = 8, 3, 50_000, 1000
+				o.BodyMemoryTotal = 1 << 20
 				o.Timeouts.Linger = 50 * time.Millisecond
 			})
 			var done sync.WaitGroup

@@ -50,7 +50,7 @@ func (s *Server) newExchange(sl *slot, head *parser.Head, raw []byte) (*exchange
 		x.declareTrailers()
 	}
 	if head.Chunked || head.ContentLength > 0 {
-		x.body = &requestBody{remaining: head.ContentLength}
+		x.body = &requestBody{stored: stored{budget: &s.blocks}, remaining: head.ContentLength}
 		r.Body = x.body
 	}
 	if c.bridged != nil {

@@ -50,6 +50,7 @@ type Server struct {
 	loans loans
 	// What answers to slow readers take, in memory and in files.
 	heldMemory, heldFiles atomic.Int64
+	blocks                blockBudget  // of request bodies
 	flows                 atomic.Int32 // see letFlow
 
 	// stopping is the master's word that all workers are to leave soon; nil alone.
@@ -89,6 +90,7 @@ func NewServer(options Options) (*Server, error) {
 		drainBegun: make(chan struct{}),
 		drained:    make(chan struct{}),
 		finished:   make(chan struct{}),
+		blocks:     blockBudget{total: options.BodyMemoryTotal},
 		shadow: &http.Server{Handler: options.Handler, IdleTimeout: options.Timeouts.Idle,
 			ReadHeaderTimeout: options.Timeouts.Head, MaxHeaderBytes: options.Limits.Head,
 			// http.TimeoutHandler logs through it.

@@ -213,7 +213,13 @@ func receive(fd int, p []byte) (int, error) {
 		return 0, unix.EINVAL
 	}
 	for {
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(min(len(p), rawLimit)), 0, 0, 0)
+		var n uintptr
+		var errno unix.Errno
+		if len(p) <= rawLimit {
+			n, _, errno = unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), 0, 0, 0)
+		} else {
+			n, _, errno = unix.Syscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), 0, 0, 0)
+		}
 		switch errno {
 		case 0:
 			raceAcquire(fd)

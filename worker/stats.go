@@ -109,6 +109,7 @@ type Stats struct {
 	Handshakes  uint64            `json:"failed_tls_handshakes"`
 	HeldMemory  int64             `json:"held_memory"`  // of answers that wait for slow readers, in memory
 	HeldFiles   int64             `json:"held_files"`   // and in files
+	HeldBodies  int64             `json:"held_bodies"`  // of request bodies, of BodyMemoryTotal
 	SpillErrors uint64            `json:"spill_errors"` // answers for which no file could be written
 	Streams     uint64            `json:"streams"`      // requests whose handlers started before their bodies were here
 	Panics      uint64            `json:"panics"`
@@ -143,7 +144,7 @@ func (s *Server) Stats() Stats {
 	st := s.stats.snapshot()
 	st.Backlog, st.BacklogMax, st.Running = pool.Backlog, pool.BacklogMax, pool.Running
 	st.PoolCapacity, st.BusyThreads, st.MaxThreads = pool.PoolCapacity, pool.Busy, pool.MaxThreads
-	st.HeldMemory, st.HeldFiles = s.heldMemory.Load(), s.heldFiles.Load()
+	st.HeldMemory, st.HeldFiles, st.HeldBodies = s.heldMemory.Load(), s.heldFiles.Load(), s.blocks.used.Load()
 	s.countConnections(&st)
 	return st
 }

@@ -254,7 +254,7 @@ func (b *stream) receiveSome(target []byte) (int, error) {
 			s.bodyCut(b.x, nil)
 			return 0, b.fail(io.ErrUnexpectedEOF)
 		default:
-			if n >= min(len(target), rawLimit) {
+			if n == len(target) {
 				sl.MarkReadable() // there may be more
 			}
 			s.stats.bytesIn.Add(uint64(n))
@@ -389,7 +389,7 @@ func (b *stream) skip() {
 		if err != nil || n == 0 {
 			break // also what else than errWouldBlock: whoever is next finds it
 		}
-		if n >= min(len(target), rawLimit) {
+		if n == len(target) {
 			sl.MarkReadable()
 		}
 		s.stats.bytesIn.Add(uint64(n))

@@ -173,16 +173,21 @@ func (s *Server) isWaiting(sl *slot) bool {
 const (
 	// readSize is the reactor's one read buffer.
 	readSize = 64 << 10
-	// readShare is how many full buffers one client gets in a row.
-	readShare = 4
+	// readShare is after how many bytes of one client it is the others' turn.
+	readShare = 256 << 10
 )
 
 // read takes what the client has sent, into the reactor's own buffer: whole
-// requests go to the pool without having been kept anywhere else.
+// requests go to the pool without having been kept anywhere else. What is known
+// to be of a body goes where it stays.
 func (s *Server) read(sl *slot) {
-	for range readShare {
+	for share := readShare; share > 0; {
 		s.reactor.ClearReadable(sl)
-		n, err := s.sockets.receive(sl.FD(), s.readBuffer)
+		target := s.bodyRoom(&sl.Value)
+		if target == nil {
+			target = s.readBuffer
+		}
+		n, err := s.sockets.receive(sl.FD(), target)
 		if err == errWouldBlock {
 			s.await(sl)
 			return
@@ -199,10 +204,12 @@ func (s *Server) read(sl *slot) {
 			return
 		}
 		s.stats.bytesIn.Add(uint64(n))
-		if s.feed(sl, s.readBuffer[:n], n == len(s.readBuffer)) {
+		share -= n
+		full := n == len(target)
+		if s.feed(sl, target[:n], full) {
 			return
 		}
-		if n < len(s.readBuffer) && sl.Seen()&(reactor.PeerClosed|reactor.HungUp) == 0 {
+		if !full && sl.Seen()&(reactor.PeerClosed|reactor.HungUp) == 0 {
 			// A short read means that the socket is empty; what comes now is a
 			// new edge. Only the end of the stream has had its edge already.
 			s.await(sl)
@@ -212,6 +219,16 @@ func (s *Server) read(sl *slot) {
 	s.again = append(s.again, readAgain{sl, sl.Generation()})
 	s.reactor.KeepGoing()
 	s.await(sl)
+}
+
+// bodyRoom is where the next bytes of a client may be received because they are
+// known to be of its body, and nothing else; nil: anywhere.
+func (s *Server) bodyRoom(c *Client) []byte {
+	if c.pending == nil || c.pending.x == nil {
+		return nil
+	}
+	b := c.pending.x.body
+	return b.room(b.remaining, &s.options)
 }
 
 // feed gives bytes to the client's request and reports whether the client has

@@ -88,6 +88,9 @@ func (r *report) judgeFigures() {
 	if st.HeldMemory != 0 || st.HeldFiles != 0 {
 		r.fault("answers still count for %d bytes in memory and %d in files", st.HeldMemory, st.HeldFiles)
 	}
+	if st.HeldBodies != 0 {
+		r.fault("bodies still count for %d bytes in memory", st.HeldBodies)
+	}
 }
 
 // compare lists of what there is more than before.

@@ -118,6 +118,7 @@ func TestFigures(t *testing.T) {
 		func(s *snapshot) { s.Stats.Panics++ },
 		func(s *snapshot) { s.Stats.Paused++ },
 		func(s *snapshot) { s.Stats.HeldFiles++ },
+		func(s *snapshot) { s.Stats.HeldBodies++ },
 		func(s *snapshot) { s.App.LateTaken++ },
 		func(s *snapshot) { s.App.Sockets++ },
 		func(s *snapshot) { s.Goroutines = map[string]int{"main.x": 1} },
