@@ -49,6 +49,7 @@ type pending struct {
 	// discarding is the body of the last request, whose handler has left some of
 	// it unread: the rest is thrown away when it comes.
 	discarding *requestBody
+	turn       bool // it is among those who read again, see Server.again
 
 	out  output    // the rest of answers; mem is nil when there is none
 	last *exchange // of the last answer in out, for the log; nil for an answer of the server's own
@@ -90,6 +91,9 @@ func (c *Client) unread() []byte {
 func (c *Client) HasBackToBackRequests() bool {
 	return c.pending != nil && c.pending.in != nil && !c.pending.parsing
 }
+
+// hasTurn reports whether the client will be read without an event.
+func (c *Client) hasTurn() bool { return c.pending != nil && c.pending.turn }
 
 // inFlight reports whether part of a request has come.
 func (c *Client) inFlight() bool {

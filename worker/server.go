@@ -37,6 +37,7 @@ type Server struct {
 	readBuffer []byte
 	head       parser.Head
 	again      []readAgain
+	turns      int // in a row of the first reader among them
 	gate       gate
 
 	listeners struct {

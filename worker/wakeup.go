@@ -25,7 +25,7 @@ func (s reactorSide) Ready(sl *slot, events reactor.Events) {
 	case StateLingering:
 		s.drainInput(sl)
 	default:
-		if events&(reactor.Readable|reactor.PeerClosed|reactor.HungUp) != 0 {
+		if events&(reactor.Readable|reactor.PeerClosed|reactor.HungUp) != 0 && !c.hasTurn() {
 			s.read(sl)
 		}
 	}
@@ -134,6 +134,7 @@ func (s reactorSide) BatchEnd() {
 	}
 	again := s.again
 	s.again = s.again[len(s.again):]
+	var reader, last *slot
 	for _, entry := range again {
 		switch sl := entry.slot; {
 		case sl.Generation() != entry.generation:
@@ -141,9 +142,21 @@ func (s reactorSide) BatchEnd() {
 			s.sendWaiting(sl)
 		case sl.Value.state == StateWriting:
 			s.keepWriting(sl)
-		case s.isWaiting(sl):
-			s.read(sl)
+		case !s.isWaiting(sl):
+		case reader != nil: // one a batch; the others keep their places
+			s.again = append(s.again, entry)
+		default:
+			reader = sl
+			if s.turns++; s.turns < turnsInARow {
+				s.read(sl) // and so it stays the first, if there is more
+			} else {
+				last = sl
+			}
 		}
+	}
+	if last != nil {
+		s.turns = 0
+		s.read(last)
 	}
 	if len(s.again) == 0 {
 		s.again = again[:0]
@@ -175,12 +188,20 @@ const (
 	readSize = 64 << 10
 	// readShare is after how many bytes of one client it is the others' turn.
 	readShare = 256 << 10
+	// turnsInARow is how many such shares a client gets, one a batch, while other
+	// uploads wait: what it sends meanwhile is still in the processor's cache when
+	// it is read, and where they take turns it is not. Everybody else is looked
+	// after between two of them.
+	turnsInARow = 8
 )
 
 // read takes what the client has sent, into the reactor's own buffer: whole
 // requests go to the pool without having been kept anywhere else. What is known
 // to be of a body goes where it stays.
 func (s *Server) read(sl *slot) {
+	if p := sl.Value.pending; p != nil {
+		p.turn = false
+	}
 	for share := readShare; share > 0; {
 		s.reactor.ClearReadable(sl)
 		target := s.bodyRoom(&sl.Value)
@@ -217,6 +238,9 @@ func (s *Server) read(sl *slot) {
 		}
 	}
 	s.again = append(s.again, readAgain{sl, sl.Generation()})
+	if p := sl.Value.pending; p != nil {
+		p.turn = true
+	}
 	s.reactor.KeepGoing()
 	s.await(sl)
 }
