@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -49,11 +50,14 @@ func TestBlockBudget(t *testing.T) {
 // Between two turns of a fast upload everybody else has theirs, and several
 // uploads alternate, but not at each turn.
 func TestUploadsTakeTurns(t *testing.T) {
+	var mu sync.Mutex
 	var order []int // descriptors, at each read
 	change := func(o *Options) {
 		o.BodyMemoryTotal = 64 << 20
 		receive := o.sockets.receive
 		o.sockets.receive = func(fd int, p []byte) (int, error) {
+			mu.Lock()
+			defer mu.Unlock()
 			order = append(order, fd)
 			return receive(fd, p)
 		}
@@ -78,6 +82,8 @@ func TestUploadsTakeTurns(t *testing.T) {
 				t.Errorf("answer %q", got)
 			}
 		}
+		mu.Lock()
+		defer mu.Unlock()
 		if before := slices.Index(order, small.fd); before < 0 || before > 2*readShare/readSize+2 {
 			t.Errorf("the small request was read after %d of %d reads", before, len(order))
 		}
