@@ -57,7 +57,7 @@ func (b *stored) storeSome(p []byte, total int64, options *Options) (int, error)
 			// thousand clients that announce much and send little must not
 			// cost a thousand times much.
 			total = min(total, int64(options.BodyMemory))
-			if int64(cap(b.memory.B)) < total && total <= 4*int64(len(p)) {
+			if int64(cap(b.memory.B)) < total && total <= 8*int64(len(p)) {
 				b.memory.B = make([]byte, 0, total)
 			}
 		}

@@ -186,6 +186,9 @@ func (s *Server) isWaiting(sl *slot) bool {
 const (
 	// readSize is the reactor's one read buffer.
 	readSize = 64 << 10
+	// firstRead is how much of it a request is looked for in: what more there is
+	// of a large body need not be copied out of it.
+	firstRead = 16 << 10
 	// readShare is after how many bytes of one client it is the others' turn.
 	readShare = 256 << 10
 	// turnsInARow is how many such shares a client gets, one a batch, while other
@@ -205,7 +208,11 @@ func (s *Server) read(sl *slot) {
 	for share := readShare; share > 0; {
 		s.reactor.ClearReadable(sl)
 		target := s.bodyRoom(&sl.Value)
-		if target == nil {
+		switch {
+		case target != nil:
+		case sl.Value.pending == nil:
+			target = s.readBuffer[:firstRead]
+		default:
 			target = s.readBuffer
 		}
 		n, err := s.sockets.receive(sl.FD(), target)
