@@ -33,6 +33,7 @@ func TestValidate(t *testing.T) {
 		{"TCPKeepAlive.Interval", "negative", &catamount.Server{TCPKeepAlive: net.KeepAliveConfig{Interval: -1}}},
 		{"TCPKeepAlive.Count", "not between", &catamount.Server{TCPKeepAlive: net.KeepAliveConfig{Count: 128}}},
 		{"TCPKeepAlive", "at most", &catamount.Server{TCPKeepAlive: net.KeepAliveConfig{Idle: 10 * time.Hour}}},
+		{"BodyMemoryTotal", "less than 1 MiB", &catamount.Server{BodyMemoryTotal: 1<<20 - 1}},
 		{"BodyDirectory", "no such file", &catamount.Server{BodyDirectory: "/nowhere/at/all"}},
 		{"BodyDirectory", "not a directory", &catamount.Server{BodyDirectory: "/dev/null"}},
 	} {
@@ -58,7 +59,8 @@ func TestValidate(t *testing.T) {
 		{IdleTimeout: 5 * time.Second}, // what is advertised follows
 		{IdleTimeout: -1, AdvertisedIdle: time.Hour}, // no limit is longer than any
 		{MaxBodyBytes: -1, MaxHeaderBytes: -1, ReadTimeout: -1, WriteTimeout: -1, BodyMinRate: -1, LingerTimeout: -1},
-		{BodyDirectory: t.TempDir()},
+		{BodyDirectory: t.TempDir(), BodyMemoryTotal: 1 << 20},
+		{BodyMemoryTotal: -1}, // straight to the file
 	} {
 		if err := good.Validate(); err != nil {
 			t.Errorf("Validate(%+v) = %v", good, err)

@@ -4,9 +4,9 @@
 //	curl -i http://127.0.0.1:9292/raw -T README.md
 //	curl -i http://127.0.0.1:9292/form -F title=readme -F file=@README.md
 //
-// A handler runs once the whole body is here. What is larger than BodyMemory
-// waits in an unnamed file in BodyDirectory: slow uploads hold neither a
-// goroutine nor memory.
+// A handler runs once the whole body is here. Until then it waits in memory, as
+// far as BodyMemory and BodyMemoryTotal go, and then in an unnamed file in
+// BodyDirectory: slow uploads hold no goroutine, and of memory no more than that.
 package main
 
 import (

@@ -55,7 +55,7 @@ func bodies() []Scenario {
 		Name: "upload", Rounds: 3, Columns: costColumns,
 		Question: "What does a request body cost?",
 		Method: "POST; the handler reads the whole body and answers with its size. 64 connections; 8, by closed loops, for the largest. " +
-			"Catamount writes bodies above 112 KiB to a file before the handler starts; fasthttp, hertz and nbio keep them in memory whole.",
+			"Catamount keeps bodies in memory, 64 MiB of all of them, and beyond that in a file; fasthttp, hertz and nbio keep them in memory whole.",
 	}, Scenario{
 		Name: "download", Rounds: 3, Columns: costColumns,
 		Question: "What does a large answer cost, from memory and from a file?",
