@@ -114,7 +114,7 @@ func TestLargeUpload(t *testing.T) {
 func TestManyUploads(t *testing.T) {
 	const clients = 8
 	size, folder := largeSize()/clients/4, t.TempDir()
-	s := serving.Start(t, &catamount.Server{BodyDirectory: folder, Handler: uploads(), MaxThreads: 2})
+	s := serving.Start(t, &catamount.Server{BodyDirectory: folder, BodyMemoryTotal: 8 << 20, Handler: uploads(), MaxThreads: 2})
 	memory := serving.WatchMemory()
 	var group sync.WaitGroup
 	for i := range clients {
