@@ -141,6 +141,7 @@ func TestSuspects(t *testing.T) {
 	g.looks = looksBefore(placePatience)
 	step(201*ms, true, "it has")
 
+	other.ReactorAt.Add(1) // no suspect any more
 	step(300*ms, false, "the sibling has places free")
 	other.ReactorAt.Add(1)
 	g.looks = looksBefore(placePatience)
