@@ -60,7 +60,7 @@ func strayGoroutines() string {
 	buffer = buffer[:runtime.Stack(buffer, true)]
 	var stray strings.Builder
 	for i, stack := range strings.Split(string(buffer), "\n\n") {
-		if i > 0 && !isDefaultPool(stack) { // the first is the caller's own
+		if i > 0 && !isDefaultPool(stack) && !isSignalLoop(stack) { // the first is the caller's own
 			stray.WriteString(stack + "\n\n")
 		}
 	}
@@ -72,6 +72,10 @@ func strayGoroutines() string {
 func isDefaultPool(stack string) bool {
 	return strings.Contains(stack, "goPurge in goroutine 1\n") || strings.Contains(stack, "goTicktock in goroutine 1\n")
 }
+
+// isSignalLoop recognises the goroutine that package os/signal starts once, for
+// as long as the process lives: fuzzing does.
+func isSignalLoop(stack string) bool { return strings.Contains(stack, "\nos/signal.loop()\n") }
 
 // openDescriptors returns what each descriptor of the process stands for.
 func openDescriptors() map[string]string {
