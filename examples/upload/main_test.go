@@ -84,7 +84,8 @@ func TestLargeUpload(t *testing.T) {
 	size, folder := largeSize(), t.TempDir()
 	var memory *serving.Memory
 	handler := uploads()
-	s := serving.Start(t, &catamount.Server{BodyDirectory: folder, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	// Little memory, so that most of it goes to the file.
+	s := serving.Start(t, &catamount.Server{BodyDirectory: folder, BodyMemoryTotal: 4 << 20, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if open := openIn(folder); len(open) != 1 || !strings.HasSuffix(open[0], " (deleted)") {
 			t.Errorf("open files: %q", open)
 		}
