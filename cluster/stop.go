@@ -74,6 +74,7 @@ func (c *Cluster) beginStop(err error) {
 	}
 	c.stop.begun, c.stop.err = now, err
 	c.stop.drainAt = now.Add(c.options.ShutdownDelay)
+	c.announce() // whoever reads the log may rely on it
 	if err != nil {
 		c.log.Error("the server stops", "err", err)
 		c.stop.drainAt = now
