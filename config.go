@@ -155,7 +155,7 @@ func (c *Config) resolve() (*resolved, error) {
 func (r *resolved) parseBinds() error {
 	texts := r.Binds
 	if len(texts) == 0 {
-		texts = []string{tcpBind(r.DefaultHost, "9292")}
+		texts = []string{cluster.TCPBind(r.DefaultHost, "9292").String()}
 	}
 	for _, text := range texts {
 		bind, err := cluster.ParseBind(text)

@@ -5,7 +5,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"strconv"
 	"strings"
 
@@ -103,10 +102,10 @@ func (p *flagParser) define() {
 	c := &p.config
 	value("b", "bind", func(s string) error { return p.addBind(s) })
 	value("p", "port", func(s string) error {
-		if err := checkPort(s); err != nil {
+		if err := cluster.CheckPort(s); err != nil {
 			return err
 		}
-		return p.addBind(tcpBind(c.DefaultHost, s))
+		return p.addBind(cluster.TCPBind(c.DefaultHost, s).String())
 	})
 	value("w", "workers", func(s string) (err error) { c.Workers, err = parseWorkers(s); return err })
 	value("t", "threads", func(s string) (err error) {
@@ -148,10 +147,10 @@ func (p *flagParser) environment(getenv func(string) string) error {
 	}
 	c := &p.config
 	if s := getenv("PORT"); s != "" && len(p.binds) == 0 {
-		if err := checkPort(s); err != nil {
+		if err := cluster.CheckPort(s); err != nil {
 			return wrong("PORT", s, err)
 		}
-		c.Binds = []string{tcpBind(c.DefaultHost, s)}
+		c.Binds = []string{cluster.TCPBind(c.DefaultHost, s).String()}
 	}
 	if s := strings.TrimSpace(getenv("WEB_CONCURRENCY")); s != "" && !p.given["workers"] {
 		var err error
@@ -170,16 +169,6 @@ func (p *flagParser) environment(getenv func(string) string) error {
 			}
 			*where = n
 		}
-	}
-	return nil
-}
-
-// tcpBind is how a host and a port are written as a bind.
-func tcpBind(host, port string) string { return "tcp://" + net.JoinHostPort(host, port) }
-
-func checkPort(s string) error {
-	if _, err := strconv.ParseUint(s, 10, 16); err != nil {
-		return errors.New("want a port from 0 to 65535")
 	}
 	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime"
 	"syscall"
 	"time"
 
@@ -106,6 +105,9 @@ func (s *single) boot(life context.Context) error {
 	return err
 }
 
+// maxStacks bounds what SIGQUIT prints.
+const maxStacks = 64 << 20
+
 // wait returns when the server has stopped: nil when it was told to.
 func (s *single) wait(ctx context.Context) error {
 	stopping, cut := false, false
@@ -141,7 +143,7 @@ func (s *single) wait(ctx context.Context) error {
 			case syscall.SIGINT, syscall.SIGTERM:
 				stop(sig.String())
 			case syscall.SIGQUIT:
-				s.stderr.Write(goroutines())
+				s.stderr.Write(worker.AllStacks(maxStacks))
 			default:
 				s.logger.Warn("signal ignored: there are no workers in single mode", "signal", sig.String())
 			}
@@ -163,16 +165,6 @@ func (s *single) wait(ctx context.Context) error {
 				return fmt.Errorf("shutdown: %w", err)
 			}
 			return nil
-		}
-	}
-}
-
-// goroutines returns the stacks of all goroutines, up to 64 MB of them.
-func goroutines() []byte {
-	for size := 1 << 16; ; size *= 4 {
-		stacks := make([]byte, size)
-		if n := runtime.Stack(stacks, true); n < size || size >= 1<<26 {
-			return append(stacks[:n], '\n')
 		}
 	}
 }

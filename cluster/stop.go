@@ -2,10 +2,10 @@ package cluster
 
 import (
 	"os"
-	"runtime"
 	"syscall"
 	"time"
 
+	"github.com/catamount-server/catamount/worker"
 	"golang.org/x/sys/unix"
 
 	"github.com/catamount-server/catamount/internal/page"
@@ -50,9 +50,7 @@ func (c *Cluster) signal(s os.Signal) {
 
 // dumpAll prints the stacks of all processes to their standard error.
 func (c *Cluster) dumpAll() {
-	stacks := make([]byte, 64<<10)
-	stacks = stacks[:runtime.Stack(stacks, true)]
-	_, _ = os.Stderr.Write(stacks)
+	_, _ = os.Stderr.Write(worker.AllStacks(64 << 10)) // the master has few
 	for _, h := range c.handles {
 		c.signalWorker(h, syscall.SIGQUIT)
 	}

@@ -17,7 +17,7 @@ func (l *Link) watchSignals() {
 	signal.Notify(quit, syscall.SIGQUIT)
 	go func() { // ends with the process
 		for range quit {
-			_, _ = os.Stderr.Write(allStacks())
+			_, _ = os.Stderr.Write(AllStacks(maxStacks))
 		}
 	}()
 }
@@ -26,11 +26,12 @@ func (l *Link) watchSignals() {
 // everybody up for seconds.
 const maxStacks = 16 << 20
 
-// allStacks is what all goroutines do.
-func allStacks() []byte {
+// AllStacks returns what all goroutines of this process do, most bytes of it or
+// somewhat more.
+func AllStacks(most int) []byte {
 	for size := 256 << 10; ; size *= 2 {
 		buffer := make([]byte, size)
-		if n := runtime.Stack(buffer, true); n < size || size >= maxStacks {
+		if n := runtime.Stack(buffer, true); n < size || size >= most {
 			return append(buffer[:n], '\n')
 		}
 	}
