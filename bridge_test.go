@@ -163,6 +163,40 @@ func TestTLS(t *testing.T) {
 	}
 }
 
+// Shutdown waits for connections whose handshake has begun: their clients have
+// seen the port open, and send their request next.
+func TestShutdownDuringHandshake(t *testing.T) {
+	config, client := testTLS(t)
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun, proceed := make(chan struct{}), make(chan struct{})
+	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		close(begun)
+		waitFor(t, proceed)
+		return nil, nil
+	}
+	s := &catamount.Server{Handler: http.HandlerFunc(hello)}
+	served, ended := make(chan error, 1), make(chan error, 1)
+	go func() { served <- s.Serve(tls.NewListener(inner, config)) }()
+	conn := tls.Client(dial(t, "tcp", inner.Addr().String()), client)
+	answer := make(chan string, 1)
+	go func() { answer <- talk(t, conn, get11) }()
+	waitFor(t, begun)
+	go func() { ended <- s.Shutdown(t.Context()) }()
+	if err := waitFor(t, served); err != http.ErrServerClosed {
+		t.Errorf("Serve = %v", err)
+	}
+	close(proceed)
+	if got := waitFor(t, answer); !strings.HasSuffix(got, "Hello, World!") || !strings.Contains(got, "Connection: close") {
+		t.Errorf("answer %q", got)
+	}
+	if err := waitFor(t, ended); err != nil {
+		t.Errorf("Shutdown = %v", err)
+	}
+}
+
 // A hijacked connection belongs to the handler with everything behind it.
 func TestHijackOverTLS(t *testing.T) {
 	config, client := testTLS(t)

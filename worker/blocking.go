@@ -42,7 +42,8 @@ func (s *Server) finish(sl *slot, sc *scratch) *exchange {
 // when the client is gone, and has been handed back.
 func (s *Server) waitForBytes(sl *slot, sc *scratch) (gone bool) {
 	c := &sl.Value
-	if s.draining.Load() && s.letGoFromPool(sl, sc) {
+	draining := s.draining.Load()
+	if draining && s.letGoFromPool(sl, sc) {
 		return true
 	}
 	timeout := time.Duration(0)
@@ -50,7 +51,7 @@ func (s *Server) waitForBytes(sl *slot, sc *scratch) (gone bool) {
 		timeout = max(time.Duration(deadline-s.reactor.Now()), 1)
 	}
 	var cancel <-chan struct{}
-	if !c.inFlight() {
+	if !c.inFlight() && !draining {
 		cancel = s.drainBegun
 	}
 	seen := sl.Wait(reactor.Readable|reactor.PeerClosed, timeout, cancel)
@@ -79,13 +80,16 @@ func (s *Server) waitForBytes(sl *slot, sc *scratch) (gone bool) {
 }
 
 // letGoFromPool ends the waiting for a client because the server leaves. False:
-// part of a request is here, and the rest is awaited.
+// a request, or part of one, is here, or may be on its way from a newcomer.
 func (s *Server) letGoFromPool(sl *slot, sc *scratch) bool {
 	c := &sl.Value
 	switch {
 	case s.mayPart(c):
 		s.post(sl, c.state, c.since) // to a sibling
-	case c.inFlight():
+	case c.inFlight(), c.state == StateNew && sc.now-c.since < int64(newcomerGrace):
+		return false
+	case s.sockets.unread(sl.FD()) > 0:
+		sl.MarkReadable()
 		return false
 	default:
 		s.handBack(sl, sc, thenLinger)

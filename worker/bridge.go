@@ -13,6 +13,8 @@ import (
 // acceptLoop serves listeners that are no plain sockets: tls.NewListener,
 // limiting or counting wrappers, listeners in memory.
 func (s *Server) acceptLoop(l *listener) error {
+	s.arriving.Add(1)
+	defer s.arrived()
 	pause := time.Duration(0)
 	for {
 		if !s.options.QueueRequests {
@@ -43,6 +45,24 @@ func (s *Server) acceptLoop(l *listener) error {
 	}
 }
 
+// arrived: one less is arriving.
+func (s *Server) arrived() {
+	if s.arriving.Add(-1) == 0 && s.draining.Load() {
+		_ = s.reactor.Do(s.checkDrained)
+	}
+}
+
+// adoptSoon is adopt for other goroutines than the reactor's. False: it has
+// ended.
+func (s *Server) adoptSoon(l *listener, fd int, peer address, b *bridge) bool {
+	s.arriving.Add(1) // until it is a client: between the two nobody else would wait for it
+	return s.reactor.Do(func() {
+		s.adopt(l, fd, peer, b)
+		s.arriving.Add(-1)
+		s.checkDrained()
+	}) == nil
+}
+
 // waitUntilNotFull is Puma's: it holds up accepting while no place is free.
 func (s *Server) waitUntilNotFull() {
 	for s.pool.Full() {
@@ -69,10 +89,11 @@ func (s *Server) adoptConn(l *listener, conn net.Conn) {
 			s.log.error(limitKey{event: "adopt"}, "connection could not be taken over", "peer", peer.String(), "err", err)
 			return
 		}
-		if s.reactor.Do(func() { s.adopt(l, fd, peer, nil) }) != nil {
+		if !s.adoptSoon(l, fd, peer, nil) {
 			_ = s.sockets.close(fd)
 		}
 	default:
+		s.arriving.Add(1)
 		go s.runBridge(l, conn)
 	}
 }
@@ -87,28 +108,12 @@ type bridge struct {
 	grace  time.Duration
 }
 
-// runBridge is the goroutine of what comes in. Asking for the peer's address
-// may wait for bytes of the client (listeners for the PROXY protocol): so it is
-// done here and not where others are accepted, and not for ever.
+// runBridge is the goroutine of what comes in.
 func (s *Server) runBridge(l *listener, conn net.Conn) {
 	defer conn.Close()
-	if first := s.options.Timeouts.FirstByte; first > 0 {
-		_ = conn.SetReadDeadline(time.Now().Add(first))
-	}
-	remote := conn.RemoteAddr()
-	_ = conn.SetReadDeadline(time.Time{})
-	if !s.shakeHands(conn) {
-		return
-	}
-	fd, theirs, err := socketPair()
-	if err != nil {
-		s.log.error(limitKey{event: "adopt"}, "connection could not be taken over", "peer", remote.String(), "err", err)
-		return
-	}
-	b := &bridge{conn: conn, inner: theirs.(*net.UnixConn), remote: remote.String(), grace: max(s.options.Timeouts.Linger, time.Second)}
-	if s.reactor.Do(func() { s.adopt(l, fd, addressOf(remote), b) }) != nil {
-		_ = s.sockets.close(fd)
-		b.inner.Close()
+	b := s.buildBridge(l, conn)
+	s.arrived()
+	if b == nil {
 		return
 	}
 	outward := make(chan struct{})
@@ -120,6 +125,35 @@ func (s *Server) runBridge(l *listener, conn net.Conn) {
 	_ = b.inner.CloseWrite() // the client's end of file, or its failure, is passed on
 	<-outward
 	b.inner.Close()
+}
+
+// buildBridge returns nil when the connection does not become a client. Asking
+// for the peer's address may wait for bytes of the client (listeners for the
+// PROXY protocol): so it is done here and not where others are accepted, and not
+// for ever.
+func (s *Server) buildBridge(l *listener, conn net.Conn) *bridge {
+	stop := context.AfterFunc(s.bridging, func() { conn.Close() })
+	defer stop()
+	if first := s.options.Timeouts.FirstByte; first > 0 {
+		_ = conn.SetReadDeadline(time.Now().Add(first))
+	}
+	remote := conn.RemoteAddr()
+	_ = conn.SetReadDeadline(time.Time{})
+	if !s.shakeHands(conn) {
+		return nil
+	}
+	fd, theirs, err := socketPair()
+	if err != nil {
+		s.log.error(limitKey{event: "adopt"}, "connection could not be taken over", "peer", remote.String(), "err", err)
+		return nil
+	}
+	b := &bridge{conn: conn, inner: theirs.(*net.UnixConn), remote: remote.String(), grace: max(s.options.Timeouts.Linger, time.Second)}
+	if !s.adoptSoon(l, fd, addressOf(remote), b) {
+		_ = s.sockets.close(fd)
+		b.inner.Close()
+		return nil
+	}
+	return b
 }
 
 // handshaker is a *tls.Conn, or what wraps one.

@@ -105,8 +105,7 @@ func TestHandOverKeepsDeadlines(t *testing.T) {
 // go: every answer comes, in order, on the same connection.
 func TestHandOverAtRandom(t *testing.T) {
 	const clients, rounds = 16, 25
-	m := newTestMaster(t, 3)
-	g := &team{t: t, page: m.page, master: m}
+	g := newTeam(t, 3)
 	echo := func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
@@ -119,7 +118,7 @@ func TestHandOverAtRandom(t *testing.T) {
 	var group sync.WaitGroup
 	var total atomic.Int64
 	for i := range clients {
-		c := dialTCP(t, m.addr)
+		c := dialTCP(t, g.master.addr)
 		group.Go(func() { total.Add(int64(c.pipelineAtRandom(rand.New(rand.NewPCG(uint64(i), 7)), stop))) })
 	}
 	free := 2
@@ -127,7 +126,7 @@ func TestHandOverAtRandom(t *testing.T) {
 		for i, old := range current {
 			next := g.add(free, echo)
 			g.page.Slot(old.options.Index).State.Store(uint32(page.Draining))
-			old.beginHandOver(m.pair[0], old.reactor.Now()+int64(patience))
+			old.beginHandOver(g.master.pair[0], old.reactor.Now()+int64(patience))
 			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			if err := old.Shutdown(ctx); err != nil {
 				t.Fatalf("%v; %+v", err, old.Stats())
@@ -139,10 +138,14 @@ func TestHandOverAtRandom(t *testing.T) {
 	}
 	close(stop)
 	group.Wait()
-	st := Add(Add(ReadStats(m.page.Slot(0)), ReadStats(m.page.Slot(1))), ReadStats(m.page.Slot(2)))
+	var st Stats
+	current[0].until("what was handed over last taken over", func() bool { // its clients did not wait for it
+		st = Add(Add(ReadStats(g.page.Slot(0)), ReadStats(g.page.Slot(1))), ReadStats(g.page.Slot(2)))
+		return st.HandedOver == st.TakenOver
+	})
 	t.Logf("%d requests of %d clients, %d handed over", total.Load(), clients, st.HandedOver)
-	if st.Accepted != clients || st.HandedOver != st.TakenOver {
-		t.Errorf("%d connections of %d clients, handed over %d, taken over %d", st.Accepted, clients, st.HandedOver, st.TakenOver)
+	if st.Accepted != clients {
+		t.Errorf("%d connections of %d clients", st.Accepted, clients)
 	}
 }
 

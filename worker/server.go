@@ -39,6 +39,9 @@ type Server struct {
 	again      []readAgain
 	turns      int // in a row of the first reader among them
 	gate       gate
+	// closedListeners: no listener brings a connection any more. A server that
+	// leaves may have no client for a moment before that.
+	closedListeners bool
 
 	listeners struct {
 		sync.Mutex
@@ -53,6 +56,10 @@ type Server struct {
 	heldMemory, heldFiles atomic.Int64
 	blocks                blockBudget  // of request bodies
 	flows                 atomic.Int32 // see letFlow
+	arriving              atomic.Int64 // connections, and loops that bring them, on their way to the reactor
+	// bridging ends when those who are still shaking hands are to give up.
+	bridging    context.Context
+	endBridging context.CancelFunc
 
 	// stopping is the master's word that all workers are to leave soon; nil alone.
 	stopping   *atomic.Uint32
@@ -109,6 +116,7 @@ func NewServer(options Options) (*Server, error) {
 	if options.Page != nil {
 		s.stopping = &options.Page.Global().Stopping
 	}
+	s.bridging, s.endBridging = context.WithCancel(context.Background())
 	s.overload.init(&options)
 	if options.Timeouts.AdvertisedIdle >= time.Second && options.KeepAlive {
 		s.aliveLine = "Keep-Alive: timeout=" + strconv.Itoa(int(options.Timeouts.AdvertisedIdle/time.Second)) + "\r\n"
@@ -201,7 +209,13 @@ func (s *Server) close(sl *slot) {
 	if bridged != nil {
 		bridged.closed()
 	}
-	if s.draining.Load() && s.reactor.Size() == 0 {
+	s.checkDrained()
+}
+
+// checkDrained notes that nothing is left of a server that leaves: no client,
+// and nowhere that another could come from. It is the reactor's.
+func (s *Server) checkDrained() {
+	if s.closedListeners && s.reactor.Size() == 0 && s.arriving.Load() == 0 {
 		s.emptyOnce.Do(func() { close(s.drained) })
 	}
 }
@@ -234,13 +248,17 @@ func (s *Server) beginDrain() {
 	s.drainOnce.Do(func() {
 		s.draining.Store(true)
 		close(s.drainBegun)
+		time.AfterFunc(newcomerGrace, s.endBridging)
 		s.onShutdown.Lock()
 		for _, f := range s.onShutdown.list {
 			go f()
 		}
 		s.onShutdown.Unlock()
 		s.closeListeners()
-		_ = s.reactor.Do(s.drainWaiting)
+		_ = s.reactor.Do(func() {
+			s.closedListeners = true
+			s.drainWaiting()
+		})
 	})
 }
 
@@ -263,9 +281,7 @@ func (s *Server) drainWaiting() {
 			s.letGo(sl)
 		}
 	}
-	if s.reactor.Size() == 0 {
-		s.emptyOnce.Do(func() { close(s.drained) })
-	}
+	s.checkDrained()
 }
 
 // newcomerGrace is how long a client whose connection was accepted just before
@@ -292,6 +308,7 @@ func (s *Server) end() {
 	s.finishOnce.Do(func() {
 		s.reactor.Stop()
 		<-s.finished
+		s.endBridging()
 		s.date.stop()
 		s.floor = nil
 		s.log.close()
@@ -304,6 +321,7 @@ func (s *Server) end() {
 // more when it has returned, so a handler that calls it answers nobody. The
 // reactor's own goroutine must not call it.
 func (s *Server) Close() error {
+	s.endBridging()
 	s.beginDrain()
 	closed := make(chan struct{})
 	if err := s.reactor.Do(func() { s.closeAll(); close(closed) }); errors.Is(err, reactor.ErrStopped) {
@@ -335,9 +353,7 @@ func (s *Server) closeAll() {
 	for _, sl := range waiting {
 		s.close(sl)
 	}
-	if s.reactor.Size() == 0 {
-		s.emptyOnce.Do(func() { close(s.drained) })
-	}
+	s.checkDrained()
 }
 
 // listenerOf is where a client came from.

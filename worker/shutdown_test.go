@@ -346,3 +346,30 @@ func keepAsking(c *client, begun chan struct{}) error {
 		}
 	}
 }
+
+// Who connects while the server is losing its last client, but has not closed
+// its listener yet, is served like anybody else.
+func TestShutdownInAnEmptyMoment(t *testing.T) {
+	modes(t, func(t *testing.T, mode func(*Options)) {
+		ts := startServer(t, hello, mode)
+		first := ts.dial()
+		first.send(get)
+		first.want(200, "Hello, World!")
+		release := ts.holdReactor()
+		done := ts.shutdown()
+		waitFor(t, ts.drainBegun)
+		first.Close()
+		second := ts.dial()
+		release()
+		if err := waitFor(t, ts.served); err != http.ErrServerClosed {
+			t.Errorf("Serve = %v", err)
+		}
+		second.send(get)
+		second.want(200, "Hello, World!")
+		second.wantEnd()
+		second.Close()
+		if err := waitFor(t, done); err != nil {
+			t.Errorf("Shutdown = %v", err)
+		}
+	})
+}

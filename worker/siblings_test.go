@@ -25,19 +25,26 @@ type team struct {
 // was sent.
 func startTeam(t *testing.T, n int, handler http.HandlerFunc, changes ...func(*Options)) *team {
 	t.Helper()
-	g := &team{t: t}
-	t.Cleanup(func() {
-		if t.Failed() {
-			for i, ts := range g.list {
-				t.Logf("log of %d: %v", i, ts.logs.all())
-			}
-		}
-	})
-	m := newTestMaster(t, n)
-	g.page, g.master = m.page, m
+	g := newTeam(t, n)
 	for i := range n {
 		g.add(i, handler, changes...)
 	}
+	return g
+}
+
+// newTeam is a team that nobody has joined yet. When the test fails, what its
+// servers have logged and counted is shown.
+func newTeam(t *testing.T, n int) *team {
+	t.Helper()
+	m := newTestMaster(t, n)
+	g := &team{t: t, page: m.page, master: m}
+	t.Cleanup(func() {
+		if t.Failed() {
+			for i, ts := range g.list {
+				t.Logf("server %d: %v; %+v", i, ts.logs.all(), ts.Stats())
+			}
+		}
+	})
 	return g
 }
 
