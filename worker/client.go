@@ -59,6 +59,8 @@ var (
 	pendingPool = sync.Pool{New: func() any { return new(pending) }}
 	inPool      bytebufferpool.Pool
 	outPool     bytebufferpool.Pool
+	readPool    bytebufferpool.Pool // of readOnceSize, see takeWhole
+	copyPool    bytebufferpool.Pool // of fileCopyLimit
 )
 
 // bufferKeep bounds what goes back to a pool: one large request must not make
@@ -69,6 +71,24 @@ func putBuffer(pool *bytebufferpool.Pool, b *bytebufferpool.ByteBuffer) {
 	if b != nil && cap(b.B) <= bufferKeep {
 		pool.Put(b)
 	}
+}
+
+// takeWhole returns a buffer of size bytes at least, all of them to be written
+// to. Its pool must have no others: bytebufferpool learns from the lengths of
+// what comes back how much is worth keeping, and would take a buffer that has
+// been emptied for one that nobody needs.
+func takeWhole(pool *bytebufferpool.Pool, size int) *bytebufferpool.ByteBuffer {
+	b := pool.Get()
+	if cap(b.B) < size {
+		b.B = make([]byte, size)
+	}
+	b.B = b.B[:cap(b.B)]
+	return b
+}
+
+func putWhole(pool *bytebufferpool.Pool, b *bytebufferpool.ByteBuffer) {
+	b.B = b.B[:cap(b.B)]
+	putBuffer(pool, b)
 }
 
 func (c *Client) ensurePending() *pending {

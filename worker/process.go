@@ -348,12 +348,9 @@ func (s *Server) readOnce(sl *slot, sc *scratch) (x *exchange, gone bool) {
 	sl.ClearReadable()
 	target := s.bodyRoom(c)
 	if target == nil {
-		buffer := inPool.Get()
-		defer putBuffer(&inPool, buffer)
-		if cap(buffer.B) < readOnceSize {
-			buffer.B = make([]byte, readOnceSize)
-		}
-		target = buffer.B[:cap(buffer.B)]
+		buffer := takeWhole(&readPool, readOnceSize)
+		defer putWhole(&readPool, buffer)
+		target = buffer.B
 	}
 	n, err := s.sockets.receive(sl.FD(), target)
 	switch {

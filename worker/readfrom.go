@@ -30,12 +30,9 @@ func (w *response) ReadFrom(src io.Reader) (n int64, err error) {
 }
 
 func (w *response) copyFrom(src io.Reader) (int64, error) {
-	buffer := inPool.Get()
-	defer putBuffer(&inPool, buffer)
-	if cap(buffer.B) < fileCopyLimit {
-		buffer.B = make([]byte, fileCopyLimit)
-	}
-	return io.CopyBuffer(writerOnly{w}, readerOnly{src}, buffer.B[:cap(buffer.B)])
+	buffer := takeWhole(&copyPool, fileCopyLimit)
+	defer putWhole(&copyPool, buffer)
+	return io.CopyBuffer(writerOnly{w}, readerOnly{src}, buffer.B)
 }
 
 // writerOnly and readerOnly hide ReadFrom and WriteTo, which would call each

@@ -21,7 +21,7 @@ const (
 	// and thrown away to keep the connection. net/http has the same limit.
 	discardLimit = 256 << 10
 	// streamBuffer is what chunked bodies and small reads go through.
-	streamBuffer = 16 << 10
+	streamBuffer = readOnceSize
 	// directRead is the size from which a handler's own buffer is read into.
 	directRead = 4 << 10
 )
@@ -92,7 +92,7 @@ func (s *Server) startStream(x *exchange, head *parser.Head, rest []byte, headAt
 	x.request.Body = b
 	b.left.Store(x.body.remaining)
 	if len(rest) > 0 {
-		b.raw = inPool.Get()
+		b.raw = takeWhole(&readPool, streamBuffer)
 		b.raw.B = append(b.raw.B[:0], rest...)
 		b.undecoded.Store(int64(len(rest)))
 		if left := x.body.remaining; left > 0 {
@@ -226,10 +226,7 @@ func (b *stream) receive(p []byte) (n int, err error) {
 // emptyRaw returns the whole of the buffer, in which nothing is needed any more.
 func (b *stream) emptyRaw() []byte {
 	if b.raw == nil {
-		b.raw = inPool.Get()
-	}
-	if cap(b.raw.B) < streamBuffer {
-		b.raw.B = make([]byte, streamBuffer)
+		b.raw = takeWhole(&readPool, streamBuffer)
 	}
 	b.off = 0
 	b.raw.B = b.raw.B[:0]
@@ -441,7 +438,9 @@ func (b *stream) end(err error) (unread, behind []byte) {
 func (s *Server) endStream(x *exchange) bool {
 	b := x.streamed()
 	_, behind := b.end(http.ErrBodyReadAfterClose)
-	defer putBuffer(&inPool, b.raw)
+	if b.raw != nil {
+		defer putWhole(&readPool, b.raw)
+	}
 	whole := b.err == io.EOF
 	if b.err != nil && !whole || b.wantsContinue.Load() || b.endless.Load() || b.left.Load() > discardLimit {
 		return false
