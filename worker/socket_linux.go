@@ -3,13 +3,10 @@ package worker
 import (
 	"errors"
 	"net"
-	"net/netip"
 	"os"
 	"runtime"
 	"slices"
-	"strconv"
 	"syscall"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -58,102 +55,6 @@ func kernelSockets() *sockets {
 	}
 }
 
-// address is a peer's address without a pointer: it is kept for every
-// connection, its text made only when somebody asks.
-type address struct {
-	ip     [16]byte
-	port   uint16
-	family uint8 // 0: a unix socket, or unknown; 4, also of a client on a dual-stack socket; 6
-}
-
-func (a *address) addrPort() netip.AddrPort {
-	switch a.family {
-	case 4:
-		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(a.ip[:4])), a.port)
-	case 6:
-		return netip.AddrPortFrom(netip.AddrFrom16(a.ip), a.port)
-	}
-	return netip.AddrPort{}
-}
-
-// appendTo appends the text that http.Request.RemoteAddr has.
-func (a *address) appendTo(b []byte) []byte {
-	switch a.family {
-	case 0:
-		return append(b, '@')
-	case 4: // each request has it made: netip takes 80 ns for what takes 15
-		for i, octet := range a.ip[:4] {
-			if i > 0 {
-				b = append(b, '.')
-			}
-			b = appendDecimal(b, uint(octet))
-		}
-		return appendDecimal(append(b, ':'), uint(a.port))
-	}
-	return a.addrPort().AppendTo(b)
-}
-
-// appendDecimal appends n, which is below 100,000.
-func appendDecimal(b []byte, n uint) []byte {
-	switch {
-	case n < 10:
-		return append(b, byte('0'+n))
-	case n < 100:
-		return append(b, byte('0'+n/10), byte('0'+n%10))
-	case n < 1000:
-		return append(b, byte('0'+n/100), byte('0'+n/10%10), byte('0'+n%10))
-	case n < 10000:
-		return append(b, byte('0'+n/1000), byte('0'+n/100%10), byte('0'+n/10%10), byte('0'+n%10))
-	}
-	return append(b, byte('0'+n/10000), byte('0'+n/1000%10), byte('0'+n/100%10), byte('0'+n/10%10), byte('0'+n%10))
-}
-
-func (a *address) String() string { return string(a.appendTo(nil)) }
-
-// hasZone: a link-local address means something only together with its
-// interface. That is asked for when the text is made, not kept.
-func (a *address) hasZone() bool {
-	return a.family == 6 && a.ip[0] == 0xfe && a.ip[1]&0xc0 == 0x80
-}
-
-// peerWithZone asks the kernel for the peer's address with its interface.
-func peerWithZone(fd int, a *address) netip.AddrPort {
-	if name, err := unix.Getpeername(fd); err == nil {
-		if in6, ok := name.(*unix.SockaddrInet6); ok {
-			return withZone(a.addrPort(), in6.ZoneId)
-		}
-	}
-	return a.addrPort()
-}
-
-func withZone(address netip.AddrPort, zone uint32) netip.AddrPort {
-	if zone == 0 || !address.Addr().Is6() {
-		return address
-	}
-	name := strconv.Itoa(int(zone))
-	if itf, err := net.InterfaceByIndex(int(zone)); err == nil {
-		name = itf.Name
-	}
-	return netip.AddrPortFrom(address.Addr().WithZone(name), address.Port())
-}
-
-func addressOf(addr net.Addr) address {
-	var a address
-	tcp, ok := addr.(*net.TCPAddr)
-	if !ok {
-		return a
-	}
-	a.port = uint16(tcp.Port)
-	if ip4 := tcp.IP.To4(); ip4 != nil {
-		a.family = 4
-		copy(a.ip[:], ip4)
-	} else if len(tcp.IP) == 16 {
-		a.family = 6
-		copy(a.ip[:], tcp.IP)
-	}
-	return a
-}
-
 // acceptSocket is accept4 without the allocation of a Sockaddr.
 func acceptSocket(listener int) (int, address, error) {
 	var raw unix.RawSockaddrAny
@@ -169,35 +70,6 @@ func acceptSocket(listener int) (int, address, error) {
 		default:
 			return -1, address{}, errno
 		}
-	}
-}
-
-func addressOfRaw(raw *unix.RawSockaddrAny) address {
-	var a address
-	switch raw.Addr.Family {
-	case unix.AF_INET:
-		in := (*unix.RawSockaddrInet4)(unsafe.Pointer(raw))
-		a.family = 4
-		a.port = in.Port<<8 | in.Port>>8
-		copy(a.ip[:], in.Addr[:])
-	case unix.AF_INET6:
-		in := (*unix.RawSockaddrInet6)(unsafe.Pointer(raw))
-		a.family = 6
-		a.port = in.Port<<8 | in.Port>>8
-		a.ip = in.Addr
-		a.unmap()
-	}
-	return a
-}
-
-// unmap makes the address of an IPv4 client on a dual-stack socket what
-// net/http shows.
-func (a *address) unmap() {
-	if ip := netip.AddrFrom16(a.ip); ip.Is4In6() {
-		a.family = 4
-		v4 := ip.Unmap().As4()
-		a.ip = [16]byte{}
-		copy(a.ip[:], v4[:])
 	}
 }
 
@@ -390,97 +262,11 @@ func failureOf(err error) Failure {
 	return FailureOther
 }
 
-// Liveness is what ends connections to peers that vanished without a word. TCP
-// finds them, in the kernel, at no cost for the server; a setting of 0 leaves
-// the system's own.
-type Liveness struct {
-	// ProbeAfter a silence of that long (TCP_KEEPIDLE), every ProbeInterval
-	// (TCP_KEEPINTVL), until ProbeCount went unanswered (TCP_KEEPCNT). A negative
-	// ProbeAfter sends no probes. Whole seconds.
-	ProbeAfter, ProbeInterval time.Duration
-	ProbeCount                int
-	// Unacknowledged bytes end the connection after that long (TCP_USER_TIMEOUT,
-	// RFC 5482), and so do unanswered probes then. Milliseconds.
-	Unacknowledged time.Duration
-}
-
-// notSent is how much of an answer the kernel takes in before it can send it
-// (TCP_NOTSENT_LOWAT). Without a bound it takes up to 4 MiB from a client's
-// answer (net.ipv4.tcp_wmem), in memory that cannot be swapped: a thousand slow
-// readers of 8 MiB exhaust tcp_mem, and then the kernel breaks connections at
-// random. Bytes that are on their way do not count, so nobody gets slower.
-const notSent = 256 << 10
-
-// tune sets what accepted sockets inherit from their listener, so once instead
-// of per connection: no delay for small answers, and what finds vanished peers.
-// Multipath listeners, which net.Listen makes where the kernel can, hand little
-// of it on, so there each socket is tuned: most are plain TCP, because their
-// clients are. TCP_USER_TIMEOUT is refused on those that are multipath
-// themselves; so only errors of plain TCP sockets are reported.
-func tune(fd int, liveness *Liveness) error {
-	if family, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || family != unix.AF_INET && family != unix.AF_INET6 {
-		return nil
-	}
-	protocol, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
-	var errs []error
-	set := func(level, option, value int) {
-		if err := unix.SetsockoptInt(fd, level, option, value); err != nil && protocol == unix.IPPROTO_TCP {
-			errs = append(errs, os.NewSyscallError("setsockopt", err))
-		}
-	}
-	set(unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	set(unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSent)
-	if liveness.ProbeAfter >= 0 {
-		set(unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
-		for option, value := range map[int]int{
-			unix.TCP_KEEPIDLE: wholeSeconds(liveness.ProbeAfter), unix.TCP_KEEPINTVL: wholeSeconds(liveness.ProbeInterval), unix.TCP_KEEPCNT: liveness.ProbeCount,
-		} {
-			if value > 0 {
-				set(unix.IPPROTO_TCP, option, value)
-			}
-		}
-	} else {
-		set(unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0) // Go's listeners have it on
-	}
-	if liveness.Unacknowledged > 0 {
-		set(unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(max(liveness.Unacknowledged/time.Millisecond, 1)))
-	}
-	return errors.Join(errs...)
-}
-
-// isMultipath reports whether a socket speaks Multipath TCP.
-func isMultipath(fd int) bool {
-	protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
-	return err == nil && protocol == unix.IPPROTO_MPTCP
-}
-
-// wholeSeconds rounds up, so that little does not become nothing.
-func wholeSeconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
-
 // setNonblock asserts what the whole reactor relies on: the flag lives in the
 // open file, which other processes may share, and passing a listener through
 // os/exec clears it for all of them.
 func setNonblock(fd int) error {
 	return os.NewSyscallError("fcntl", unix.SetNonblock(fd, true))
-}
-
-// localAddress asks the kernel for a connection's own address.
-func localAddress(fd int) net.Addr {
-	name, err := unix.Getsockname(fd)
-	if err != nil {
-		return nil
-	}
-	switch name := name.(type) {
-	case *unix.SockaddrInet4:
-		return &net.TCPAddr{IP: append([]byte(nil), name.Addr[:]...), Port: name.Port}
-	case *unix.SockaddrInet6:
-		a := address{ip: name.Addr, port: uint16(name.Port), family: 6}
-		a.unmap()
-		return net.TCPAddrFromAddrPort(withZone(a.addrPort(), name.ZoneId))
-	case *unix.SockaddrUnix:
-		return &net.UnixAddr{Name: name.Name, Net: "unix"}
-	}
-	return nil
 }
 
 // socketPair makes two connected sockets; the first is non-blocking.
