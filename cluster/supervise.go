@@ -174,7 +174,7 @@ func (c *Cluster) died(h *WorkerHandle, status syscall.WaitStatus, now time.Time
 	case h.stage == Started && !c.stopping:
 		log.Error("the worker could not boot")
 	default:
-		log.Error("the worker is dead", "served_for", h.servedFor(now))
+		log.Error("the worker is dead", "served_for", h.servedFor(now), "connections", h.slot().Connections.Load())
 	}
 	h.slot().Reset()
 	if h.stage != Terminating {
