@@ -26,10 +26,11 @@ type Config struct {
 	// 0.0.0.0.
 	DefaultHost string
 	// Workers is how many processes serve; 0 is single mode, in which there is no
-	// master; AutoWorkers one for each processor.
+	// master; AutoWorkers one for each processor, within MinWorkers and MaxWorkers.
+	// More than 127 are not possible.
 	Workers int
-	// MinWorkers (default 1) and MaxWorkers (default twice Workers, at least 8)
-	// bound what the signals TTIN and TTOU can make of it.
+	// MinWorkers (default 1) and MaxWorkers (default twice Workers, at least 8,
+	// at most 127) bound what the signals TTIN and TTOU can make of it.
 	MinWorkers, MaxWorkers int
 	// Server has the threads, limits and timeouts of each worker. Its Addr,
 	// Handler and Logger have no meaning here. Nil is new(Server).
@@ -126,11 +127,13 @@ func (c *Config) resolve() (*resolved, error) {
 	if r.server == nil {
 		r.server = new(Server)
 	}
-	if r.workers == AutoWorkers {
-		r.workers = runtime.GOMAXPROCS(0)
-	}
 	r.MinWorkers = orDefault(c.MinWorkers, 1)
-	r.MaxWorkers = orDefault(c.MaxWorkers, max(2*r.workers, 8))
+	if r.workers == AutoWorkers {
+		// In a worker there are fewer processors than in its master, and there the
+		// number must not break the bounds either.
+		r.workers = min(max(runtime.GOMAXPROCS(0), r.MinWorkers), orDefault(c.MaxWorkers, cluster.MostWorkers))
+	}
+	r.MaxWorkers = orDefault(c.MaxWorkers, max(min(2*r.workers, cluster.MostWorkers), 8))
 	r.WorkerCheckInterval = orDefault(c.WorkerCheckInterval, 5*time.Second)
 	r.WorkerTimeout = timeout(c.WorkerTimeout, time.Minute)
 	r.WorkerBootTimeout = timeout(c.WorkerBootTimeout, time.Minute)
@@ -176,6 +179,12 @@ func (r *resolved) check(c *Config) error {
 		return wrong("Workers", "%d is negative", c.Workers)
 	case r.MinWorkers < 1:
 		return wrong("MinWorkers", "%d is less than 1", c.MinWorkers)
+	case r.workers > cluster.MostWorkers:
+		return wrong("Workers", "%d are more than the %d that are possible", r.workers, cluster.MostWorkers)
+	case r.MaxWorkers > cluster.MostWorkers:
+		return wrong("MaxWorkers", "%d are more than the %d that are possible", r.MaxWorkers, cluster.MostWorkers)
+	case r.MaxWorkers < 1:
+		return wrong("MaxWorkers", "%d is less than 1", c.MaxWorkers)
 	case r.workers > 0 && r.MaxWorkers < r.workers:
 		return wrong("MaxWorkers", "%d is less than Workers (%d)", c.MaxWorkers, r.workers)
 	case r.workers > 0 && r.MinWorkers > r.workers:

@@ -1,0 +1,50 @@
+package catamount
+
+import (
+	"errors"
+	"runtime"
+	"testing"
+
+	"github.com/catamount-server/catamount/cluster"
+)
+
+// TestAutomaticWorkersKeepTheBounds: the master has resolved the same Config
+// with more processors than each of its workers sees, and a worker that refused
+// it could not boot.
+func TestAutomaticWorkersKeepTheBounds(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	for _, c := range []struct{ processors, low, high, want, wantHigh int }{
+		{1, 0, 0, 1, 8},
+		{1, 2, 0, 2, 8},
+		{8, 0, 4, 4, 4},
+		{64, 0, 0, 64, cluster.MostWorkers},
+		{200, 0, 0, cluster.MostWorkers, cluster.MostWorkers},
+	} {
+		runtime.GOMAXPROCS(c.processors)
+		r, err := (&Config{Workers: AutoWorkers, MinWorkers: c.low, MaxWorkers: c.high}).resolve()
+		if err != nil {
+			t.Errorf("%+v: %v", c, err)
+			continue
+		}
+		if r.workers != c.want || r.MaxWorkers != c.wantHigh {
+			t.Errorf("%+v: %d workers, at most %d", c, r.workers, r.MaxWorkers)
+		}
+	}
+}
+
+func TestNumbersOfWorkersThatAreNotPossible(t *testing.T) {
+	for _, c := range []struct {
+		config Config
+		field  string
+	}{
+		{Config{Workers: cluster.MostWorkers + 1}, "Workers"},
+		{Config{Workers: 1, MaxWorkers: cluster.MostWorkers + 1}, "MaxWorkers"},
+		{Config{Workers: AutoWorkers, MaxWorkers: -1}, "MaxWorkers"},
+		{Config{Workers: AutoWorkers, MinWorkers: 3, MaxWorkers: 2}, "MinWorkers"},
+	} {
+		err := c.config.Validate()
+		if wrong, ok := errors.AsType[*ConfigError](err); !ok || wrong.Field != c.field {
+			t.Errorf("%+v: %v, want an error of %s", c.config, err, c.field)
+		}
+	}
+}
