@@ -86,7 +86,7 @@ func (l *Launcher) work(ctx context.Context, logger *slog.Logger) error {
 		PingInterval: l.config.WorkerCheckInterval,
 		StreamGrace:  l.config.StreamGrace,
 		OrphanGrace:  l.config.OrphanGrace,
-		OnDrain:      append([]func(context.Context){func(context.Context) { drain() }}, w.onDrain...),
+		OnDrain:      append([]func(context.Context){func(context.Context) { drain() }}, w.drainHooks(logger)...),
 		BeforeShutdown: func() {
 			if l.app.BeforeWorkerShutdown != nil {
 				_ = guard(logger, "BeforeWorkerShutdown", func() error { l.app.BeforeWorkerShutdown(w); return nil })
@@ -104,6 +104,20 @@ func (l *Launcher) outOfBand(w *Worker, logger *slog.Logger) func() {
 	return func() {
 		_ = guard(logger, "OutOfBand", func() error { l.app.OutOfBand(w); return nil })
 	}
+}
+
+// drainHooks are what the application has given to OnDrain. A panic in one must
+// not cut off the requests that the worker is about to finish.
+func (w *Worker) drainHooks(logger *slog.Logger) []func(context.Context) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	hooks := make([]func(context.Context), len(w.onDrain))
+	for i, f := range w.onDrain {
+		hooks[i] = func(ctx context.Context) {
+			_ = guard(logger, "OnDrain", func() error { f(ctx); return nil })
+		}
+	}
+	return hooks
 }
 
 // boot runs the application's side of a start and returns what its server

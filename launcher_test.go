@@ -107,6 +107,51 @@ func TestSingleMode(t *testing.T) {
 	}
 }
 
+// TestHooksThatPanic: what goes wrong in a hook takes nothing from those whom
+// the server serves.
+func TestHooksThatPanic(t *testing.T) {
+	socket, logs := filepath.Join(t.TempDir(), "app.sock"), &logBook{}
+	serving, finish := make(chan struct{}), make(chan struct{})
+	l, err := catamount.NewLauncher(catamount.Config{Binds: []string{"unix://" + socket}, Logger: slog.New(logs)}, catamount.App{
+		Handler: func(w *catamount.Worker) (http.Handler, error) {
+			w.OnDrain(func(context.Context) { panic("nobody to tell") })
+			return http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+				close(serving)
+				<-finish
+				_, _ = io.WriteString(rw, "Hello")
+			}), nil
+		},
+		AfterBooted:          func() { panic("booted too early") },
+		BeforeWorkerShutdown: func(*catamount.Worker) { panic("not yet") },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ran := make(chan error, 1)
+	go func() { ran <- l.Run(t.Context()) }()
+	panicked := func(hook string) func() bool {
+		return func() bool {
+			return slices.ContainsFunc(logs.all(), func(l logLine) bool { return l.message == "the application panicked" && l.attrs["in"] == hook })
+		}
+	}
+	until(t, "AfterBooted has panicked", panicked("AfterBooted"))
+	conn, answer := dial(t, "unix", socket), make(chan string, 1)
+	go func() { answer <- talk(t, conn, "GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n") }()
+	waitFor(t, serving)
+	if err := l.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "OnDrain has panicked", panicked("OnDrain"))
+	close(finish)
+	if got := waitFor(t, answer); !strings.HasSuffix(got, "\r\n\r\nHello") {
+		t.Errorf("the request that ran got %q", got)
+	}
+	if err := waitFor(t, ran); err != nil {
+		t.Errorf("Run: %v", err)
+	}
+	until(t, "BeforeWorkerShutdown has panicked", panicked("BeforeWorkerShutdown"))
+}
+
 // line returns what a message says.
 func (b *logBook) line(message string) map[string]string {
 	for _, line := range b.all() {

@@ -52,7 +52,7 @@ func (l *Launcher) runSingle(ctx context.Context) (err error) {
 	}
 	l.config.announce(l.stdout, l.logger, urls)
 	if l.app.AfterBooted != nil {
-		l.app.AfterBooted()
+		_ = guard(l.logger, "AfterBooted", func() error { l.app.AfterBooted(); return nil })
 	}
 	err = s.wait(ctx)
 	close(s.ended)
@@ -113,7 +113,7 @@ func (s *single) wait(ctx context.Context) error {
 	stopping, cut := false, false
 	begin := func() {
 		s.drain()
-		for _, f := range s.worker.onDrain {
+		for _, f := range s.worker.drainHooks(s.logger) {
 			go func() {
 				grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.config.StreamGrace)
 				defer cancel()
