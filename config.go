@@ -50,7 +50,8 @@ type Config struct {
 	// restart looks it up again, so that it may be a symbolic link.
 	Directory string
 	// Pidfile and StateFile are written at the start and removed at the end: the
-	// master's pid, and what is needed to talk to it.
+	// master's pid, and what is needed to talk to it. A second server that is
+	// given the file of one that runs is refused.
 	Pidfile, StateFile string
 
 	// WorkerCheckInterval (default 5 s) is how often workers report to the master.

@@ -255,11 +255,11 @@ func (l *Launcher) run(ctx context.Context) (err error) {
 		defer file.remove()
 	}
 	if l.config.StateFile != "" {
-		remove, err := writeState(l.config.StateFile)
+		file, err := writeState(l.config.StateFile)
 		if err != nil {
 			return rollback(l.state, fmt.Errorf("state file: %w", err))
 		}
-		defer remove()
+		defer file.remove()
 	}
 	if l.config.workers == 0 && l.state == "" {
 		return l.runSingle(ctx)

@@ -9,30 +9,47 @@ import (
 	"syscall"
 )
 
-// pidfile is a file with the process's id in it. It stays open and locked while
-// the process lives, so that a second one is refused, and one that was left
-// behind by a process that was killed is in nobody's way.
-type pidfile struct {
+// ownFile is a file that tells others of this process: the pidfile and the state
+// file. It stays open and locked while the process lives, so that a second one
+// is refused, and one that was left behind by a process that was killed is in
+// nobody's way.
+type ownFile struct {
 	path string
 	file *os.File
 }
 
-// writePidfile creates or takes over the file at path.
-func writePidfile(path string) (*pidfile, error) {
+// writePidfile creates or takes over the file at path, with the process's id.
+func writePidfile(path string) (*ownFile, error) {
+	return writeOwn(path, 0o644, fmt.Appendf(nil, "%d\n", os.Getpid()))
+}
+
+// stateHead is how a state file begins.
+const stateHead = "---\npid: "
+
+// writeState creates or takes over the state file, in Puma's format: what a
+// control program needs to find the server. Nobody else may read it.
+func writeState(path string) (*ownFile, error) {
+	directory, err := os.Getwd()
+	if err != nil {
+		return nil, err
+	}
+	return writeOwn(path, 0o600, fmt.Appendf(nil, stateHead+"%d\nrunning_from: %q\n", os.Getpid(), directory))
+}
+
+func writeOwn(path string, mode os.FileMode, text []byte) (*ownFile, error) {
 	path, err := filepath.Abs(path) // Directory may change the place later
 	if err != nil {
 		return nil, err
 	}
 	for {
-		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, mode)
 		if err != nil {
 			return nil, err
 		}
 		if err := flock(file); err != nil {
-			pid, _ := os.ReadFile(path)
 			file.Close()
 			if errors.Is(err, syscall.EWOULDBLOCK) {
-				return nil, fmt.Errorf("%s: a process is using it (pid %s)", path, strings.TrimSpace(string(pid)))
+				return nil, fmt.Errorf("%s: a process is using it (pid %s)", path, pidIn(path))
 			}
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
@@ -40,8 +57,8 @@ func writePidfile(path string) (*pidfile, error) {
 			file.Close()
 			continue
 		}
-		p := &pidfile{path, file}
-		if err := p.write(); err != nil {
+		p := &ownFile{path, file}
+		if err := p.write(mode, text); err != nil {
 			file.Close()
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
@@ -49,9 +66,20 @@ func writePidfile(path string) (*pidfile, error) {
 	}
 }
 
+// pidIn is the process's id in a file of either kind.
+func pidIn(path string) string {
+	text, _ := os.ReadFile(path)
+	pid, _, _ := strings.Cut(strings.TrimPrefix(string(text), stateHead), "\n")
+	return pid
+}
+
 // write never leaves the file empty: who looks at it finds an id.
-func (p *pidfile) write() error {
-	text := fmt.Appendf(nil, "%d\n", os.Getpid())
+func (p *ownFile) write(mode os.FileMode, text []byte) error {
+	if mode == 0o600 { // one that was left behind may have been for everybody
+		if err := p.file.Chmod(mode); err != nil {
+			return err
+		}
+	}
 	if _, err := p.file.WriteAt(text, 0); err != nil {
 		return err
 	}
@@ -59,7 +87,7 @@ func (p *pidfile) write() error {
 }
 
 // remove removes the file, unless somebody has put another one there.
-func (p *pidfile) remove() {
+func (p *ownFile) remove() {
 	if isFileAt(p.file, p.path) {
 		_ = os.Remove(p.path)
 	}
@@ -82,31 +110,4 @@ func isFileAt(file *os.File, path string) bool {
 	open, err1 := file.Stat()
 	named, err2 := os.Stat(path)
 	return err1 == nil && err2 == nil && os.SameFile(open, named)
-}
-
-// writeState writes the state file, in Puma's format: what a control program
-// needs to find the server. Nobody else may read it.
-func writeState(path string) (remove func(), err error) {
-	path, err = filepath.Abs(path)
-	if err != nil {
-		return nil, err
-	}
-	directory, err := os.Getwd()
-	if err != nil {
-		return nil, err
-	}
-	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // mode 0600
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	_, err = fmt.Fprintf(file, "---\npid: %d\nrunning_from: \"%s\"\n", os.Getpid(), directory)
-	if err == nil {
-		err = os.Rename(file.Name(), path)
-	}
-	if err != nil {
-		_ = os.Remove(file.Name())
-		return nil, err
-	}
-	return func() { _ = os.Remove(path) }, nil // one that stays is no harm: the pid in it is dead
 }

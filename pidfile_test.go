@@ -1,7 +1,10 @@
 package catamount
 
 import (
+	"errors"
 	"fmt"
+	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -49,7 +52,10 @@ func TestPidfileOfSomebodyElse(t *testing.T) {
 
 func TestStateFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state")
-	remove, err := writeState(path)
+	if err := os.WriteFile(path, []byte(strings.Repeat("left behind\n", 99)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	state, err := writeState(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,8 +67,28 @@ func TestStateFile(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, error %v; want 0600", info.Mode(), err)
 	}
-	remove()
+	state.remove()
 	if _, err := os.Stat(path); err == nil {
 		t.Error("the file is still there")
+	}
+}
+
+// TestStateFileOfOneThatRuns: a second start by mistake, which fails a moment
+// later because the port is in use, must not take away the file through which
+// the first server is told to stop.
+func TestStateFileOfOneThatRuns(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state")
+	first, err := writeState(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.remove()
+	second := Config{Binds: []string{"tcp://127.0.0.1:0"}, StateFile: path, Logger: slog.New(slog.DiscardHandler)}
+	err = Run(t.Context(), second, App{Handler: func(*Worker) (http.Handler, error) { return nil, errors.New("no place") }})
+	if want := fmt.Sprintf("state file: %s: a process is using it (pid %d)", path, os.Getpid()); err == nil || err.Error() != want {
+		t.Errorf("the second one ended with %v, want %s", err, want)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Error("the second one has removed the file of the first:", err)
 	}
 }
