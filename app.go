@@ -18,7 +18,8 @@ type App struct {
 	// when it returns. What it puts into the Preloader all workers of the phase
 	// share, read-only and without a copy: Worker.Preloaded has it. Its error, or
 	// its panic, ends the start or the restart, and nothing that serves notices.
-	// In single mode it runs in the one process there is.
+	// In single mode it runs in the one process there is, and its context ends
+	// when Config.PreloadTimeout is over or the server is told to stop.
 	Preload func(context.Context, *Preloader) error
 	// Handler makes the handler, once in each worker, before the worker accepts
 	// connections. Its error means that the worker cannot boot.

@@ -65,7 +65,8 @@ type Config struct {
 	// WorkerShutdownTimeout (default 30 s) is how long a worker has to finish what
 	// it serves before it is killed.
 	WorkerShutdownTimeout time.Duration
-	// PreloadTimeout (default 10 min) is how long App.Preload may take.
+	// PreloadTimeout (default 10 min) is how long App.Preload may take before its
+	// process is killed; in single mode, before its context ends.
 	PreloadTimeout time.Duration
 	// MaxBootFailures (default 3) is how many workers of a new phase may fail to
 	// boot before a phased restart is given up.

@@ -95,6 +95,9 @@ func TestSingleMode(t *testing.T) {
 	if err := l.Stop(); !errors.Is(err, catamount.ErrNoMaster) {
 		t.Errorf("Stop after the end: %v", err)
 	}
+	if _, err := l.Stats(); !errors.Is(err, catamount.ErrNoMaster) {
+		t.Errorf("Stats after the end: %v", err)
+	}
 	want := []string{"preload", "before worker boot", "handler", "drain", "before worker shutdown"}
 	until(t, "OnDrain has been called", func() bool { events.mu.Lock(); defer events.mu.Unlock(); return len(events.entries) == len(want) })
 	slices.Sort(want[3:])

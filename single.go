@@ -9,7 +9,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/catamount-server/catamount/internal/preload"
 	"github.com/catamount-server/catamount/worker"
 )
 
@@ -39,14 +38,13 @@ func (l *Launcher) runSingle(ctx context.Context) (err error) {
 			listener.Close()
 		}
 	}
-	if err := s.boot(life); err != nil {
+	if stopped, err := s.bootOrStop(life); stopped || err != nil {
 		closeAll()
 		return err
 	}
 	s.drain, s.startedAt = drain, time.Now()
-	l.mu.Lock()
-	l.single = s
-	l.mu.Unlock()
+	l.setSingle(s)
+	defer l.setSingle(nil)
 	for _, listener := range listeners {
 		go func() { s.served <- s.server.Serve(listener) }()
 	}
@@ -86,23 +84,10 @@ type single struct {
 	startedAt time.Time
 }
 
-func (s *single) boot(life context.Context) error {
-	page, err := localPage()
-	if err != nil {
-		return err
-	}
-	s.worker = &Worker{page: page, context: life}
-	options, err := s.Launcher.boot(s.worker, s.logger, func() (*Preloaded, error) {
-		if s.app.Preload == nil {
-			return nil, nil
-		}
-		return preload.Local(func(b *Preloader) error { return s.fill(life, b, s.logger) })
-	})
-	if err != nil {
-		return err
-	}
-	s.server, err = worker.NewServer(options)
-	return err
+func (l *Launcher) setSingle(s *single) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.single = s
 }
 
 // maxStacks bounds what SIGQUIT prints.
@@ -145,7 +130,7 @@ func (s *single) wait(ctx context.Context) error {
 			case syscall.SIGQUIT:
 				s.stderr.Write(worker.AllStacks(maxStacks))
 			default:
-				s.logger.Warn("signal ignored: there are no workers in single mode", "signal", sig.String())
+				s.ignore(sig)
 			}
 		case <-s.ask:
 			stop("Stop was called")

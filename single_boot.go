@@ -1,0 +1,86 @@
+package catamount
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"github.com/catamount-server/catamount/internal/preload"
+	"github.com/catamount-server/catamount/worker"
+)
+
+// bootOrStop calls the application, which may take its time, or hang, and
+// listens to signals meanwhile. When it is told to stop it does not wait: there
+// is no request yet that could get lost. Nothing can end the application's
+// functions but themselves; their context is done once the caller returns.
+func (s *single) bootOrStop(life context.Context) (stopped bool, err error) {
+	booted, abandoned := make(chan error), make(chan struct{})
+	defer close(abandoned)
+	go func() {
+		err := errBootEnded
+		defer func() {
+			select {
+			case booted <- err:
+			case <-abandoned:
+				if err == nil {
+					s.server.Close()
+				}
+			}
+		}()
+		err = s.boot(life)
+	}()
+	for {
+		select {
+		case err := <-booted:
+			return false, err
+		case sig := <-s.signals:
+			switch sig {
+			case syscall.SIGINT, syscall.SIGTERM:
+				s.logger.Info("Stopping before the application has booted", "cause", sig.String())
+				return true, nil
+			case syscall.SIGQUIT:
+				s.stderr.Write(worker.AllStacks(maxStacks))
+			default:
+				s.ignore(sig)
+			}
+		}
+	}
+}
+
+// errBootEnded: there is nothing to wait for any more.
+var errBootEnded = errors.New("the application ended its goroutine (runtime.Goexit) instead of returning")
+
+func (s *single) ignore(sig os.Signal) {
+	s.logger.Warn("signal ignored: there are no workers in single mode", "signal", sig.String())
+}
+
+// boot makes the server.
+func (s *single) boot(life context.Context) error {
+	page, err := localPage()
+	if err != nil {
+		return err
+	}
+	s.worker = &Worker{page: page, context: life}
+	options, err := s.Launcher.boot(s.worker, s.logger, func() (*Preloaded, error) { return s.preloadHere(life) })
+	if err != nil {
+		return err
+	}
+	s.server, err = worker.NewServer(options)
+	return err
+}
+
+// preloadHere runs App.Preload in this process, which cannot be killed when it
+// takes too long: only its context can end.
+func (s *single) preloadHere(life context.Context) (*Preloaded, error) {
+	if s.app.Preload == nil {
+		return nil, nil
+	}
+	if limit := s.config.PreloadTimeout; limit > 0 {
+		var cancel context.CancelFunc
+		life, cancel = context.WithTimeoutCause(life, limit, fmt.Errorf("it took longer than Config.PreloadTimeout (%v)", limit))
+		defer cancel()
+	}
+	return preload.Local(func(b *Preloader) error { return s.fill(life, b, s.logger) })
+}

@@ -1,0 +1,88 @@
+package catamount
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"os"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// bootSingle boots an application in single mode, as far as its listeners.
+func bootSingle(t *testing.T, config Config, app App, signals <-chan os.Signal) (stopped bool, err error) {
+	t.Helper()
+	config.Logger = slog.New(slog.DiscardHandler)
+	l, err := NewLauncher(config, app)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stderr strings.Builder
+	l.stderr = &stderr
+	life, drain := context.WithCancel(t.Context())
+	defer drain()
+	stopped, err = (&single{Launcher: l, signals: signals}).bootOrStop(life)
+	if signals != nil && !strings.Contains(stderr.String(), "waitForTheEnd") {
+		t.Errorf("QUIT has not shown where the application hangs: %s", stderr.String())
+	}
+	return stopped, err
+}
+
+// TestStopWhileBooting: an application that hangs at its start can be stopped,
+// and shows where it hangs.
+func TestStopWhileBooting(t *testing.T) {
+	for name, app := range map[string]func(hang func()) App{
+		"Handler": func(hang func()) App {
+			return App{Handler: func(*Worker) (http.Handler, error) { hang(); return nil, nil }}
+		},
+		"Preload": func(hang func()) App {
+			return App{
+				Preload: func(ctx context.Context, _ *Preloader) error { hang(); <-ctx.Done(); return context.Cause(ctx) },
+				Handler: func(*Worker) (http.Handler, error) { return nil, nil },
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			signals, ended := make(chan os.Signal), make(chan struct{})
+			defer close(ended)
+			hangs := make(chan struct{})
+			go func() {
+				<-hangs
+				for _, sig := range []os.Signal{syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGTERM} {
+					signals <- sig
+				}
+			}()
+			stopped, err := bootSingle(t, Config{}, app(func() { close(hangs); waitForTheEnd(ended) }), signals)
+			if !stopped || err != nil {
+				t.Errorf("stopped %t, %v", stopped, err)
+			}
+		})
+	}
+}
+
+// waitForTheEnd is a name to look for among the stacks.
+func waitForTheEnd(end <-chan struct{}) { <-end }
+
+// TestPreloadTimeoutHere: the limit holds where there is no process to kill too.
+func TestPreloadTimeoutHere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, err := bootSingle(t, Config{PreloadTimeout: time.Second}, App{
+			Preload: func(ctx context.Context, _ *Preloader) error { <-ctx.Done(); return context.Cause(ctx) },
+			Handler: func(*Worker) (http.Handler, error) { return nil, nil },
+		}, nil)
+		if err == nil || !strings.Contains(err.Error(), "Config.PreloadTimeout (1s)") {
+			t.Errorf("error %v", err)
+		}
+	})
+}
+
+func TestHandlerThatEndsItsGoroutine(t *testing.T) {
+	stopped, err := bootSingle(t, Config{}, App{Handler: func(*Worker) (http.Handler, error) { runtime.Goexit(); return nil, nil }}, nil)
+	if stopped || err != errBootEnded {
+		t.Errorf("stopped %t, %v", stopped, err)
+	}
+}
