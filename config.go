@@ -75,8 +75,9 @@ type Config struct {
 	// Connection: close in every answer, for balancers that have not heard yet. A
 	// second TERM ends it.
 	ShutdownDelay time.Duration
-	// StreamGrace (default 10 s) is how long hijacked connections and streams may
-	// go on in a worker that drains. At most WorkerShutdownTimeout.
+	// StreamGrace (default 10 s, or a third of a shorter WorkerShutdownTimeout) is
+	// how long hijacked connections and streams may go on in a worker that drains.
+	// At most WorkerShutdownTimeout.
 	StreamGrace time.Duration
 	// OrphanGrace (default 10 s) is how long a worker whose master is gone goes on
 	// with what it serves.
@@ -142,7 +143,7 @@ func (c *Config) resolve() (*resolved, error) {
 	r.WorkerShutdownTimeout = timeout(c.WorkerShutdownTimeout, 30*time.Second)
 	r.PreloadTimeout = timeout(c.PreloadTimeout, 10*time.Minute)
 	r.MaxBootFailures = orDefault(c.MaxBootFailures, 3)
-	r.StreamGrace = timeout(c.StreamGrace, 10*time.Second)
+	r.StreamGrace = timeout(c.StreamGrace, r.defaultStreamGrace())
 	r.OrphanGrace = timeout(c.OrphanGrace, 10*time.Second)
 	if c.RecycleJitter == 0 {
 		r.RecycleJitter = 0.1
@@ -155,6 +156,16 @@ func (c *Config) resolve() (*resolved, error) {
 		return nil, err
 	}
 	return r, r.parseBinds()
+}
+
+// defaultStreamGrace leaves streams the time to end in order before their worker
+// is killed.
+func (r *resolved) defaultStreamGrace() time.Duration {
+	const most = 10 * time.Second
+	if r.WorkerShutdownTimeout == 0 {
+		return most
+	}
+	return min(most, r.WorkerShutdownTimeout/3)
 }
 
 func (r *resolved) parseBinds() error {
