@@ -72,10 +72,10 @@ type section struct {
 }
 
 func (s section) String() string {
-	if s.Kind == kindSlice {
+	if s.Kind == kindSlice && s.Type != "" {
 		return "a slice of " + s.Type
 	}
-	return map[kind]string{kindBytes: "bytes", kindTable: "a table", kindDir: "a directory"}[s.Kind]
+	return map[kind]string{kindBytes: "bytes", kindSlice: "a slice", kindTable: "a table", kindDir: "a directory"}[s.Kind]
 }
 
 type manifest struct {

@@ -187,6 +187,10 @@ func TestReadingRefused(t *testing.T) {
 	complain(t, "bytes as directory", err, `"blob" is bytes, not a directory`)
 	_, err = d.Bytes("dir")
 	complain(t, "directory as bytes", err, `"dir" is a directory, not bytes`)
+	_, err = Slice[point](d, "dir")
+	if err == nil || !strings.HasSuffix(err.Error(), `"dir" is a directory, not a slice`) {
+		t.Errorf("directory as slice: %v", err)
+	}
 	_, err = Slice[uint64](d, "ints")
 	complain(t, "another type", err, `"ints" is a slice of int64, not of uint64`)
 	_, err = Slice[time.Duration](d, "ints")
