@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"path/filepath"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/catamount-server/catamount/cluster"
@@ -47,7 +49,9 @@ type Config struct {
 	// Tag appears in the processes' titles.
 	Tag string
 	// Directory is where the processes run; "" is where the first was started. A
-	// restart looks it up again, so that it may be a symbolic link.
+	// restart looks it up again, so that it may be a symbolic link. Relative paths
+	// in Binds, Pidfile and StateFile do not depend on it: they begin where the
+	// first process was started.
 	Directory string
 	// Pidfile and StateFile are written at the start and removed at the end: the
 	// master's pid, and what is needed to talk to it. A second server that is
@@ -175,12 +179,29 @@ func (r *resolved) parseBinds() error {
 	}
 	for _, text := range texts {
 		bind, err := cluster.ParseBind(text)
+		if err == nil {
+			bind, err = fromHere(bind)
+		}
 		if err != nil {
 			return &ConfigError{"Binds", fmt.Errorf("%q: %w", text, err)}
 		}
 		r.binds = append(r.binds, bind)
 	}
 	return nil
+}
+
+// fromHere makes the path of a socket absolute: where the process runs later,
+// which Directory says, must not matter.
+func fromHere(b cluster.Bind) (cluster.Bind, error) {
+	if b.Network != "unix" || strings.HasPrefix(b.Address, "@") || filepath.IsAbs(b.Address) {
+		return b, nil
+	}
+	path, err := filepath.Abs(b.Address)
+	if err != nil {
+		return b, err
+	}
+	b.Address = path
+	return cluster.ParseBind(b.String()) // it may be too long now
 }
 
 func (r *resolved) check(c *Config) error {

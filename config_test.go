@@ -2,7 +2,9 @@ package catamount
 
 import (
 	"errors"
+	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -65,5 +67,29 @@ func TestStreamGraceEndsBeforeTheWorker(t *testing.T) {
 		if err != nil || r.StreamGrace != c.want {
 			t.Errorf("WorkerShutdownTimeout %v, StreamGrace %v: %+v, %v; want %v", c.shutdown, c.stream, r, err, c.want)
 		}
+	}
+}
+
+// TestRelativeSockets: the master stays where it was started, while single mode
+// goes to Config.Directory; the socket is at the same place in both.
+func TestRelativeSockets(t *testing.T) {
+	here := t.TempDir()
+	t.Chdir(here)
+	r, err := (&Config{Binds: []string{"unix://a/b.sock?backlog=5", "unix://@name", "unix:///run/c.sock"}, Directory: "/"}).resolve()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []cluster.Bind{
+		{Network: "unix", Address: filepath.Join(here, "a/b.sock"), Backlog: 5},
+		{Network: "unix", Address: "@name"},
+		{Network: "unix", Address: "/run/c.sock"},
+	} {
+		if r.binds[i] != want {
+			t.Errorf("%+v, want %+v", r.binds[i], want)
+		}
+	}
+	long := "unix://" + strings.Repeat("x", 107)
+	if err := (&Config{Binds: []string{long}}).Validate(); err == nil || !strings.Contains(err.Error(), "a socket's may have 107") {
+		t.Errorf("a path that is too long from here: %v", err)
 	}
 }
