@@ -17,7 +17,7 @@ import (
 // runChild is Run in a process that a master has started.
 func (l *Launcher) runChild(ctx context.Context) error {
 	inheritance := l.link.Inheritance()
-	logger := l.logger.With("worker", inheritance.Index, "pid", os.Getpid())
+	logger := l.logger.With("pid", os.Getpid())
 	var err error
 	switch inheritance.Role {
 	case worker.RoleCheck:
@@ -25,7 +25,7 @@ func (l *Launcher) runChild(ctx context.Context) error {
 	case worker.RolePreload:
 		err = l.preload(ctx, inheritance.Preload, logger)
 	case worker.RoleWorker:
-		return l.work(ctx, logger)
+		return l.work(ctx, l.logger.With("worker", inheritance.Index, "pid", os.Getpid()))
 	}
 	if err == nil {
 		return nil

@@ -95,6 +95,11 @@ func TestRestartsIntoBrokenPrograms(t *testing.T) {
 			d.deploy("broken-" + c.way)
 
 			m.signal(syscall.SIGUSR1)
+			if c.way == "preload" {
+				if line := m.await("the application panicked"); strings.Contains(line, `"worker":`) {
+					t.Errorf("the process that preloads is no worker: %s", line)
+				}
+			}
 			if line := m.await("phased restart failed"); !strings.Contains(line, c.reason) {
 				t.Errorf("the log says %s, want %q in it", line, c.reason)
 			}
