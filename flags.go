@@ -48,7 +48,8 @@ end a worker.
 var ErrVersion = errors.New("catamount: version requested")
 
 // ParseFlags reads Puma's flags into a copy of base, and the environment, by
-// getenv, where there is no flag. Its errors name the flag or the variable and
+// getenv, where there is no flag. The Server of base is not copied, but changed.
+// Its errors name the flag or the variable and
 // the reason; flag.ErrHelp means that help was asked for, see FlagsHelp.
 func ParseFlags(args []string, getenv func(string) string, base Config) (Config, error) {
 	p := flagParser{config: base, set: flag.NewFlagSet("", flag.ContinueOnError)}

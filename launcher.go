@@ -36,7 +36,10 @@ func Main(app App) { os.Exit(Launch(context.Background(), Program{}, app)) }
 
 // Run is Main for those who have their own way to a Config. It returns nil after
 // an orderly end. A program that runs workers must call Run in them as well: it
-// returns there when the worker's time is over.
+// returns there when the worker's time is over, and the program must end then
+// instead of calling Run again, which would make it a server of its own. What
+// single mode has made for counters and preloaded data stays until the process
+// ends.
 func Run(ctx context.Context, config Config, app App) error {
 	l, err := NewLauncher(config, app)
 	if err != nil {

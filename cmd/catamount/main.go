@@ -7,7 +7,8 @@
 //	catamount help            print the commands; "catamount serve -h" the flags
 //
 // With -w it runs a master with workers. It exits with 0 after an orderly end, with
-// 1 when serving failed, and with 2 when its arguments are wrong.
+// 1 when serving failed, with 2 when its arguments are wrong, and with 78 when
+// they make no sense together.
 //
 // Everything that serves lives in the package catamount: this program is the
 // application, and what any other application's main function looks like.
