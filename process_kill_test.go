@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -168,6 +170,7 @@ func TestHungWorkerIsReplaced(t *testing.T) {
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	poll(t, "it has stopped", func() bool { return isStopped(t, pid) })
 	// Nobody waits for it meanwhile.
 	for range 20 {
 		if id := m.whoami(); id.PID == pid {
@@ -176,6 +179,21 @@ func TestHungWorkerIsReplaced(t *testing.T) {
 	}
 	m.await("the worker is dead", itoa(pid))
 	m.await(`"worker booted"`)
+}
+
+// isStopped reports whether all threads of a process have stopped: until the
+// last one has, it may still accept a connection, which then waits.
+func isStopped(t *testing.T, pid int) bool {
+	t.Helper()
+	paths, err := filepath.Glob("/proc/" + itoa(pid) + "/task/*/stat")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("process %d has no threads (%v)", pid, err)
+	}
+	return !slices.ContainsFunc(paths, func(path string) bool {
+		text, err := os.ReadFile(path)
+		_, state, _ := strings.Cut(string(text), ") ") // behind the name
+		return err == nil && !strings.HasPrefix(state, "T")
+	})
 }
 
 func TestQuitDumpsAllAndGoesOn(t *testing.T) {
