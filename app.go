@@ -40,10 +40,10 @@ type App struct {
 	// BeforeRestart runs in the master before it executes a new program in its
 	// own place.
 	BeforeRestart func()
-	// OutOfBand runs in a worker that has served requests and has none left to
-	// serve: the moment for work that would disturb them, such as a collection of
-	// garbage. The worker accepts nobody meanwhile, and requests on the
-	// connections that it has wait: it is for milliseconds.
+	// OutOfBand runs in a worker, or in single mode, when requests have been
+	// served and none is left to serve: the moment for work that would disturb
+	// them, such as a collection of garbage. The worker accepts nobody meanwhile,
+	// and requests on the connections that it has wait: it is for milliseconds.
 	OutOfBand func(*Worker)
 }
 

@@ -32,7 +32,7 @@ func (d *diary) note(what string) {
 // process, and stops it.
 func TestSingleMode(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "app.sock")
-	events, booted := &diary{}, make(chan struct{})
+	events, booted, idle := &diary{}, make(chan struct{}), make(chan struct{})
 	logs := &logBook{}
 	l, err := catamount.NewLauncher(catamount.Config{
 		Binds: []string{"unix://" + socket}, Logger: slog.New(logs), LogRequests: true,
@@ -64,6 +64,7 @@ func TestSingleMode(t *testing.T) {
 			}), nil
 		},
 		AfterBooted:          func() { close(booted) },
+		OutOfBand:            func(*catamount.Worker) { close(idle) },
 		BeforeWorkerShutdown: func(w *catamount.Worker) { <-w.Context().Done(); events.note("before worker shutdown") },
 	})
 	if err != nil {
@@ -79,6 +80,7 @@ func TestSingleMode(t *testing.T) {
 	if got := talk(t, conn, "GET /fish?secret=1 HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"); !strings.HasSuffix(got, "\r\n\r\nHello") {
 		t.Errorf("answer %q", got)
 	}
+	waitFor(t, idle)
 	stats, err := l.Stats()
 	if err != nil || stats.Total.RequestsCount != 1 || len(stats.WorkerStatus) != 1 {
 		t.Errorf("%+v, %v", stats, err)

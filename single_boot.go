@@ -67,6 +67,7 @@ func (s *single) boot(life context.Context) error {
 	if err != nil {
 		return err
 	}
+	options.OutOfBand = s.outOfBand(s.worker, s.logger)
 	s.server, err = worker.NewServer(options)
 	return err
 }
