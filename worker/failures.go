@@ -144,6 +144,14 @@ func (s *Server) refuseFromPool(sl *slot, sc *scratch, err error) {
 		s.handBack(sl, sc, thenLinger)
 		return
 	}
+	if sc.out.file.left > 0 {
+		// The answer cannot be put behind a file. If the socket does not take that
+		// now, the reactor comes across the request again when it has sent it.
+		sl.Value.exchange.Store(nil)
+		if !s.flush(sl, sc, thenIdle) {
+			return
+		}
+	}
 	status, reason := s.noteRefusal(sl, err, nil)
 	s.closeFromPool(sl, sc, status, reason)
 }
@@ -151,7 +159,8 @@ func (s *Server) refuseFromPool(sl *slot, sc *scratch, err error) {
 func (s *Server) closeFromPool(sl *slot, sc *scratch, status int, reason string) {
 	c := &sl.Value
 	sc.cur.B = s.appendRefusal(sc.cur.B[:0], status, reason)
-	_ = s.join(sc) // nothing of a file can be before it: that would have gone to the reactor
+	_ = s.join(sc)          // nothing of a file is before it
+	sc.cur.B = sc.cur.B[:0] // whatever happens, it is not the place's next client's
 	s.discard(c)
 	s.handBack(sl, sc, thenLinger)
 }
