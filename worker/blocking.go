@@ -75,7 +75,7 @@ func (s *Server) waitForBytes(sl *slot, sc *scratch) (gone bool) {
 		return true
 	}
 	s.noteTimeout(sl, sc.now)
-	s.closeFromPool(sl, sc, 408, "")
+	s.closeFromPool(sl, sc, 408, "", nil)
 	return true
 }
 
