@@ -26,7 +26,7 @@ func (s *Server) finish(sl *slot, sc *scratch) *exchange {
 		}
 		if x != nil {
 			x.queuedAt = sc.now
-			c.exchange.Store(x)
+			s.announce(sl, x)
 			s.setState(c, StateQueued, sc.now)
 			return x
 		}
