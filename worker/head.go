@@ -3,6 +3,7 @@ package worker
 import (
 	"net/http"
 	"net/textproto"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -120,10 +121,8 @@ func (w *response) notice(key string, values []string) (send bool) {
 		for _, value := range values {
 			for name := range strings.SplitSeq(value, ",") {
 				name = http.CanonicalHeaderKey(strings.TrimSpace(name))
-				switch name {
-				case "", "Transfer-Encoding", "Content-Length", "Trailer":
-				default:
-					w.rareParts().trailers = append(w.rareParts().trailers, name)
+				if rare := w.rareParts(); name != "" && mayBeTrailer(name) && !slices.Contains(rare.trailers, name) {
+					rare.trailers = append(rare.trailers, name)
 				}
 			}
 		}
@@ -133,6 +132,19 @@ func (w *response) notice(key string, values []string) (send bool) {
 		return false
 	}
 	return true
+}
+
+// mayBeTrailer: not a field on which framing, routing, authentication or the
+// meaning of the body depends (RFC 9110 section 6.5.1). net/http has the same
+// list, for those that are declared.
+func mayBeTrailer(name string) bool {
+	switch name {
+	case "Authorization", "Cache-Control", "Connection", "Content-Encoding", "Content-Length", "Content-Range", "Content-Type",
+		"Expect", "Host", "Keep-Alive", "Max-Forwards", "Pragma", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection",
+		"Range", "Realm", "Te", "Trailer", "Transfer-Encoding", "Www-Authenticate":
+		return false
+	}
+	return !strings.HasPrefix(name, "If-")
 }
 
 // hasToken looks for a token in a comma-separated list, case-insensitively.

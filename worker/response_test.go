@@ -101,6 +101,13 @@ func TestFraming(t *testing.T) {
 			w.Header().Set("X-Sum", "1")
 			w.Header().Set(http.TrailerPrefix+"X-Late", "2")
 		}, get, "HTTP/1.1 200 OK\r\nTrailer: X-Sum, Content-Length\r\n" + plain + "Transfer-Encoding: chunked\r\n" + alive + "\r\n5\r\nhello\r\n0\r\nX-Sum: 1\r\nX-Late: 2\r\n\r\n"},
+		{"no trailers", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Trailer", "X-Sum, x-sum, Content-Type, If-Match")
+			_, _ = io.WriteString(w, "hello")
+			for _, key := range []string{"X-Sum", "If-Match", http.TrailerPrefix + "content-length", http.TrailerPrefix + "Transfer-Encoding"} {
+				w.Header().Set(key, "1")
+			}
+		}, get, "HTTP/1.1 200 OK\r\nTrailer: X-Sum, x-sum, Content-Type, If-Match\r\n" + plain + "Transfer-Encoding: chunked\r\n" + alive + "\r\n5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			raw, _ := exchangeWith(t, test.handler, test.request)
