@@ -249,7 +249,7 @@ func (s *Server) next(sl *slot, sc *scratch, inline int, turn int64) *exchange {
 		if c.HasBackToBackRequests() {
 			x, err := s.TryToFinish(sl, &sc.head, nil, sc.now)
 			if err != nil {
-				s.refuseFromPool(sl, sc, err)
+				s.refuseFromPool(sl, sc, err, nil)
 				return nil
 			}
 			if x != nil {
@@ -371,7 +371,7 @@ func (s *Server) readOnce(sl *slot, sc *scratch) (x *exchange, gone bool) {
 	s.stats.bytesIn.Add(uint64(n))
 	x, err = s.TryToFinish(sl, &sc.head, target[:n], sc.now)
 	if err != nil {
-		s.refuseFromPool(sl, sc, err)
+		s.refuseFromPool(sl, sc, err, target[:n])
 		return nil, true
 	}
 	return x, false
