@@ -250,11 +250,7 @@ func parseHandOver(b []byte) (r handOverRecord, err error) {
 // over.
 func (s *Server) takeHandedOver(l *listener, fd int) error {
 	for range acceptBatchSize {
-		if !s.options.QueueRequests && s.pool.Full() {
-			s.shutGate()
-			return nil
-		}
-		if !s.mayAccept(l) {
+		if s.awaitsRoom() || !s.mayAccept(l) {
 			return nil
 		}
 		n, descriptors, err := receiveDescriptor(fd, s.readBuffer)

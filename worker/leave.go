@@ -183,23 +183,36 @@ func (w *response) hasBegun() bool {
 	return w.begun
 }
 
-// acceptRest takes in everybody who has connected, whatever the siblings do:
-// when the last process closes the socket, its queue is lost.
+// acceptRest takes in everybody who has connected, whatever the siblings do and
+// whether there is a place for them: when the last process closes the socket,
+// its queue is lost.
 func (s *Server) acceptRest() {
 	done := make(chan struct{})
 	if s.reactor.Do(func() {
 		defer close(done)
-		s.gate.siblings = nil
-		table := s.gate.table.Load()
-		if table == nil || s.gate.paused || s.gate.shut {
-			return
-		}
-		for _, l := range *table {
-			if l.raw != nil {
-				_ = l.raw.Control(l.accept) // nobody is there to be told
+		s.gate.siblings, s.gate.takesAll = nil, true
+		if table := s.gate.table.Load(); table != nil {
+			for _, l := range *table {
+				s.acceptAll(l)
 			}
 		}
 	}) == nil {
 		<-done
+	}
+}
+
+// mostBatches are more than the longest queue has (65535 connections), so that
+// who connects without end does not keep the server from leaving.
+const mostBatches = 1<<16/acceptBatchSize + 1
+
+// acceptAll empties the queue of a listener.
+func (s *Server) acceptAll(l *listener) {
+	if l.raw == nil {
+		return
+	}
+	for range mostBatches {
+		if err := l.raw.Control(l.accept); err != nil || l.failed != nil || !isReadable(l.fd) {
+			return // of failures nobody is there to be told
+		}
 	}
 }

@@ -327,3 +327,46 @@ func (w *workerProcess) untilText(holds func() bool) {
 		}
 	}
 }
+
+// Who waits in the kernel's queue when the server ends is served, however many
+// they are: also where one accept takes only some, nobody has a place for them,
+// or the gate is shut.
+func TestFinishTakesTheWholeQueue(t *testing.T) {
+	const clients = 3 * acceptBatchSize
+	for _, queues := range []bool{true, false} {
+		t.Run(fmt.Sprintf("QueueRequests %t", queues), func(t *testing.T) {
+			running, release := make(chan struct{}), make(chan struct{})
+			g := startTeam(t, 1, func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/first" {
+					close(running)
+					<-release
+				}
+			}, func(o *Options) { o.QueueRequests, o.MaxThreads = queues, 1 })
+			first := dialTCP(t, g.master.addr)
+			first.send(request("/first", "x"))
+			waitFor(t, running)
+			g.only(-1) // nobody is accepted
+			var waiting []*client
+			for range clients {
+				c := dialTCP(t, g.master.addr)
+				c.send(request("/a", "x"))
+				waiting = append(waiting, c)
+			}
+			g.page.Slot(0).Command.Store(uint32(page.Finish))
+			done := g.departs(ServeOptions{StreamGrace: time.Hour}, nil)
+			waitFor(t, g.list[0].drainBegun)
+			syscall.Close(g.master.listener) // as the master does
+			g.master.listener = -1
+			close(release)
+			for _, c := range append(waiting, first) {
+				if c.answered(t, true); t.Failed() {
+					return
+				}
+				c.Close()
+			}
+			if err := waitFor(t, done); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
