@@ -305,6 +305,39 @@ func TestRestartMendsCrashLoop(t *testing.T) {
 	}
 }
 
+// TestRestartOfDegradedStart: a worker of the first phase cannot boot. A restart
+// that is asked for before or after that is known does not wait until it can.
+func TestRestartOfDegradedStart(t *testing.T) {
+	for _, early := range []bool{true, false} {
+		t.Run(fmt.Sprintf("asked for early %t", early), func(t *testing.T) {
+			starting := func(p *fakeProcess) {
+				if p.inheritance.Index == 1 && p.inheritance.Phase == 0 {
+					time.Sleep(time.Second)
+					p.say(worker.KindHello, worker.Protocol, "")
+					p.end(exited(exitBoot))
+					return
+				}
+				obedient(p)
+			}
+			bubble(t, Options{Workers: 2}, starting, func(t *testing.T, r *running, s *fakeSystem) {
+				if !early {
+					time.Sleep(time.Minute)
+				}
+				synctest.Wait()
+				if err := r.PhasedRestart(); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if st := r.stats(); st.Phase != 1 || st.BootedWorkers != 2 || st.OldWorkers != 0 || st.Restart != "none" {
+					t.Errorf("a minute after the restart was asked for: %+v", st)
+				}
+				r.expect("phased restart complete")
+			})
+		})
+	}
+}
+
 func TestClosedPipe(t *testing.T) {
 	bubble(t, Options{Workers: 2}, obedient, func(t *testing.T, r *running, s *fakeSystem) {
 		synctest.Wait()
