@@ -31,9 +31,13 @@ func startWaiting(t *testing.T, behaviour string) (m *masterProcess, open func()
 	m.log.await(t, 1, "the new program waits")
 	return m, func() {
 		t.Helper()
-		gate, err := os.OpenFile(filepath.Join(dir, gateFile), os.O_WRONLY, 0)
-		if err != nil {
-			t.Fatal(err)
+		// Not blocking: where nobody reads the process has ended.
+		gate, err := os.OpenFile(filepath.Join(dir, gateFile), os.O_WRONLY|unix.O_NONBLOCK, 0)
+		for deadline := time.Now().Add(patience); err != nil; {
+			if time.Now().After(deadline) {
+				t.Fatal(err)
+			}
+			gate, err = os.OpenFile(filepath.Join(dir, gateFile), os.O_WRONLY|unix.O_NONBLOCK, 0)
 		}
 		gate.Close()
 	}
