@@ -16,6 +16,28 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// TestCannedAnswers: the limits answer as many bytes as Catamount, or their
+// cost could not be compared.
+func TestCannedAnswers(t *testing.T) {
+	for app, request := range map[string]string{
+		Hello:   "GET / HTTP/1.1\r\nHost: test\r\n\r\n",
+		Goodbye: "GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n",
+	} {
+		r, err := Start(Spec{Server: "catamount", App: app, Threads: 4, Workers: 1, Directory: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Stop()
+		answer, err := r.Exchange([]byte(request), "GET")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := len(canned(app)); got != answer.Size {
+			t.Errorf("%s: %d bytes, of Catamount %d", app, got, answer.Size)
+		}
+	}
+}
+
 // TestEveryServerAnswersEachOfItsApps: the same bytes from all.
 func TestEveryServerAnswersEachOfItsApps(t *testing.T) {
 	directory := t.TempDir()
