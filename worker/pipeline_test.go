@@ -41,6 +41,34 @@ func TestPipelineIsOneWrite(t *testing.T) {
 	})
 }
 
+// What has been served is not kept, also when there is never a moment without a
+// part of the next request.
+func TestEndlessPipelineHoldsNoMemory(t *testing.T) {
+	for name, blocking := range map[string]bool{"reactor": false, "blocking": true} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, hello, func(o *Options) { o.QueueRequests = !blocking }, func(t *testing.T, k *fakeKernel) {
+				c := k.connect()
+				request := getPath("/", "X-Long: "+strings.Repeat("x", 1000))
+				half := len(request) / 2
+				c.send(request[:half])
+				for range 1000 {
+					c.send(request[half:] + request[:half])
+				}
+				if n := strings.Count(c.received(), "Hello, World!"); n != 1000 {
+					t.Errorf("%d answers, want 1000", n)
+				}
+				held := make(chan int, 1)
+				_ = k.reactor.Do(func() {
+					k.reactor.Each(func(sl *slot, _ bool) { held <- cap(sl.Value.pending.in.B) })
+				})
+				if n := <-held; n > 64<<10 {
+					t.Errorf("%d bytes are kept for %d that are not served", n, half)
+				}
+			})
+		})
+	}
+}
+
 // Answers of all sizes and framings, in order, through a socket that takes
 // little at a time.
 func TestPipelineOfLargeAnswers(t *testing.T) {

@@ -83,7 +83,7 @@ func (s *Server) process(place *threadpool.Place, sl *slot) {
 			s.forgetLoan(sc) // another place may have taken its number meanwhile
 		}
 		if !gone && !x.response.hijacked && !x.response.timedOut() { // the handler ended its goroutine (runtime.Goexit)
-			s.handBack(sl, sc, thenClose)
+			s.handBack(sl, sc, c.then)
 		}
 	}()
 	turn := sc.now
@@ -203,14 +203,12 @@ func (s *Server) conclude(place *threadpool.Place, sc *scratch, x *exchange) out
 	sc.tally.countAnswer(status)
 	sc.last = x
 	switch {
-	case w.err != nil || w.cut:
-		if w.err != nil {
-			s.drop(&sc.out) // what is left of it has been reported
-		}
+	case w.err != nil:
+		s.drop(&sc.out) // what is left of it has been reported
 		c.then = thenClose
-		if w.cut && (c.HasBackToBackRequests() || x.streamed() != nil) {
-			c.then = thenLinger
-		}
+		return outcomeClose
+	case w.cut: // but the answers before it are not
+		c.then = thenLinger
 		return outcomeClose
 	case w.closeAfter:
 		c.then = thenClose
@@ -249,7 +247,7 @@ func (s *Server) next(sl *slot, sc *scratch, inline int, turn int64) *exchange {
 		if c.HasBackToBackRequests() {
 			x, err := s.TryToFinish(sl, &sc.head, nil, sc.now)
 			if err != nil {
-				s.refuseFromPool(sl, sc, err)
+				s.refuseFromPool(sl, sc, err, nil)
 				return nil
 			}
 			if x != nil {
@@ -371,7 +369,7 @@ func (s *Server) readOnce(sl *slot, sc *scratch) (x *exchange, gone bool) {
 	s.stats.bytesIn.Add(uint64(n))
 	x, err = s.TryToFinish(sl, &sc.head, target[:n], sc.now)
 	if err != nil {
-		s.refuseFromPool(sl, sc, err)
+		s.refuseFromPool(sl, sc, err, target[:n])
 		return nil, true
 	}
 	return x, false
