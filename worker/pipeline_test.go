@@ -334,3 +334,36 @@ func TestContinueBehindAnAnswer(t *testing.T) {
 		}
 	})
 }
+
+// A client that sends without a pause, and whose packets end in the middle of
+// requests, costs no more memory the longer it goes on.
+func TestEndlessPipelineTakesLittleMemory(t *testing.T) {
+	handler := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }
+	inBubble(t, handler, nil, func(t *testing.T, k *fakeKernel) {
+		c := k.connect()
+		one := getPath("/" + strings.Repeat("x", 1000))
+		all := strings.Repeat(one, 2000)
+		const piece = 10_001
+		answers := 0
+		for left := all; len(left) > 0; left = left[min(len(left), piece):] {
+			c.send(left[:min(len(left), piece)])
+			answers += strings.Count(c.received(), "HTTP/1.1 204 ")
+			kept := make(chan int, 1)
+			_ = k.reactor.Do(func() {
+				k.reactor.Each(func(sl *slot, _ bool) {
+					if p := sl.Value.pending; p != nil && p.in != nil {
+						kept <- cap(p.in.B)
+						return
+					}
+					kept <- 0
+				})
+			})
+			if n := <-kept; n > 4*piece {
+				t.Fatalf("after %d bytes in pieces of %d it has a buffer of %d", len(all)-len(left)+piece, piece, n)
+			}
+		}
+		if answers != 2000 {
+			t.Errorf("%d answers to 2000 requests", answers)
+		}
+	})
+}
