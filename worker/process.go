@@ -83,6 +83,7 @@ func (s *Server) process(place *threadpool.Place, sl *slot) {
 			s.forgetLoan(sc) // another place may have taken its number meanwhile
 		}
 		if !gone && !x.response.hijacked && !x.response.timedOut() { // the handler ended its goroutine (runtime.Goexit)
+			sc.cur.B = sc.cur.B[:0] // or a panic of ours: then the place, and with it the buffer, is the next client's
 			s.handBack(sl, sc, thenClose)
 		}
 	}()
