@@ -154,6 +154,30 @@ func TestSlowHandlerBehindAFullSocket(t *testing.T) {
 	})
 }
 
+// A place whose answers the reactor could not send during a slow handler lends
+// nothing any more when that has returned: the reactor need not look.
+func TestLoanEndsBehindAFullSocket(t *testing.T) {
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			<-time.After(time.Second)
+		}
+		_, _ = io.WriteString(w, r.URL.Path)
+	}
+	inBubble(t, handler, nil, func(t *testing.T, k *fakeKernel) {
+		c := k.connect()
+		c.setRoom(100)
+		c.send(getPath("/1") + getPath("/slow"))
+		k.pass(2 * time.Second)
+		if n := k.loans.lenders.Load(); n != 0 {
+			t.Errorf("%d places lend their output, and none serves a request", n)
+		}
+		c.take(-1)
+		if got := c.received(); !strings.HasSuffix(got, "/slow") {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
 // Each loan is noticed, also when the reactor has gone to sleep between the end
 // of one request and the loan for the next.
 func TestEachLoanIsNoticed(t *testing.T) {
