@@ -350,6 +350,26 @@ func TestStreamAfterTheHandler(t *testing.T) {
 	}
 }
 
+// A body that has ended gives its buffer back and keeps nothing of it, whoever
+// asks later: it is another client's by then.
+func TestStreamKeepsNoBuffer(t *testing.T) {
+	writers := make(chan http.ResponseWriter, 1)
+	ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.ReadFull(r.Body, make([]byte, 2))
+		writers <- w
+	}, streaming)
+	c := ts.dial()
+	c.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody", get[:5])
+	c.want(200, "")
+	w := (<-writers).(*response)
+	if _, _, err := w.Hijack(); err != errFinished {
+		t.Errorf("Hijack after the handler: %v", err)
+	}
+	if unread, behind := w.x.streamed().end(http.ErrHijacked); len(unread)+len(behind) > 0 {
+		t.Errorf("a body that has ended still has %q and %q", unread, behind)
+	}
+}
+
 // Closing the body ends a read that waits.
 func TestStreamCloseEndsRead(t *testing.T) {
 	ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
