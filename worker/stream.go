@@ -63,7 +63,7 @@ type stream struct {
 	undecoded     atomic.Int64
 	broken        atomic.Bool
 	endless       atomic.Bool // see skip
-	wantsContinue atomic.Bool // the client waits for 100 Continue
+	wantsContinue atomic.Bool // the client waits for 100 Continue, and has not got it
 }
 
 var _ io.ReadCloser = (*stream)(nil)
@@ -191,7 +191,7 @@ func (b *stream) fail(err error) error {
 // receive takes bytes from the client: content goes into p when that is worth
 // it (then n is not 0), everything else into raw.
 func (b *stream) receive(p []byte) (n int, err error) {
-	if b.wantsContinue.CompareAndSwap(true, false) {
+	if b.wantsContinue.Load() {
 		if err := b.x.response.sendContinue(); err != nil {
 			return 0, b.fail(err)
 		}

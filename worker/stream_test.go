@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -173,6 +174,34 @@ func TestContinueIsLazy(t *testing.T) {
 			t.Errorf("answer %d", a.StatusCode)
 		}
 	})
+}
+
+// A reader that comes too late for 100 Continue: while it waits for the answer's
+// lock the head may not promise that the connection goes on, because the client
+// will keep its body, and its next request is not that.
+func TestContinueTooLate(t *testing.T) {
+	ended := make(chan struct{})
+	ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
+		response := w.(*response)
+		body := response.x.streamed()
+		response.mu.Lock()
+		go func() {
+			defer close(ended)
+			_, _ = r.Body.Read(make([]byte, 10))
+		}()
+		for range 1000 { // until it waits, very likely
+			runtime.Gosched()
+		}
+		if !body.spoils() {
+			t.Error("the client is taken for one that has been told to send its body")
+		}
+		response.mu.Unlock()
+		_ = r.Body.Close()
+		<-ended
+	}, streaming)
+	c := ts.dial()
+	c.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+	waitFor(t, ended)
 }
 
 // What the handler leaves of a body is thrown away when it is little, and ends
