@@ -462,6 +462,7 @@ func (s *Server) endStream(x *exchange) bool {
 			return false
 		}
 		behind, whole = rest, done
+		b.body.thrown = 0 // the limit is on what is still to come, see spoils
 	}
 	if !whole {
 		c.ensurePending().discarding = b.body

@@ -215,13 +215,14 @@ func TestUnreadBody(t *testing.T) {
 		goesOn       bool
 		endless      bool // the client writes until it fails
 	}{
-		"length, at once":  {lengthHead(little) + strings.Repeat("x", little), "", true, false},
-		"length, later":    {lengthHead(little) + "some", strings.Repeat("x", little-4), true, false},
-		"chunked, at once": {chunkedHead + chunks + "0\r\n\r\n", "", true, false},
-		"chunked, later":   {chunkedHead, chunks + "0\r\n\r\n", false, false}, // nobody knows how much comes
-		"length, much":     {lengthHead(much), "", false, true},
-		"chunked, much":    {chunkedHead, "", false, true},
-		"chunked, broken":  {chunkedHead + "zz\r\n", "", false, false},
+		"length, at once":    {lengthHead(little) + strings.Repeat("x", little), "", true, false},
+		"length, later":      {lengthHead(little) + "some", strings.Repeat("x", little-4), true, false},
+		"length, most later": {lengthHead(discardLimit+4) + "some", strings.Repeat("x", discardLimit), true, false},
+		"chunked, at once":   {chunkedHead + chunks + "0\r\n\r\n", "", true, false},
+		"chunked, later":     {chunkedHead, chunks + "0\r\n\r\n", false, false}, // nobody knows how much comes
+		"length, much":       {lengthHead(much), "", false, true},
+		"chunked, much":      {chunkedHead, "", false, true},
+		"chunked, broken":    {chunkedHead + "zz\r\n", "", false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ts := startServer(t, hello, streaming)
