@@ -202,10 +202,12 @@ func (s *Server) conclude(place *threadpool.Place, sc *scratch, x *exchange) out
 		status = 0
 	}
 	sc.tally.countAnswer(status)
-	sc.last = x
+	if w.err == nil || w.begun {
+		sc.last = x // else there are only the answers before it in the output
+	}
 	switch {
 	case w.err != nil || w.cut:
-		if w.err != nil {
+		if w.err != nil && w.begun {
 			s.drop(&sc.out) // what is left of it has been reported
 		}
 		c.then = thenClose
