@@ -379,6 +379,12 @@ func (w *response) appendLastChunk() {
 func (w *response) SetWriteDeadline(deadline time.Time) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	switch {
+	case w.hijacked:
+		return http.ErrHijacked
+	case w.finished: // the reactor may be sending the answer, and has no lock
+		return errFinished
+	}
 	w.deadline = 0
 	if !deadline.IsZero() {
 		s := w.x.server
