@@ -34,10 +34,10 @@ type App struct {
 	// BeforeWorkerShutdown runs in a worker after its last request.
 	BeforeWorkerShutdown func(*Worker)
 	// AfterWorkerShutdown runs in the master when a worker has ended, however it
-	// did.
+	// did. Hooks that run in the master must be quick: meanwhile nobody watches
+	// the workers. One that panics is logged and otherwise ignored.
 	AfterWorkerShutdown func(WorkerExit)
-	// BeforeRestart runs in the master before it executes a new program in its
-	// own place.
+	// BeforeRestart runs in the master before a restart begins, phased or hot.
 	BeforeRestart func()
 	// OutOfBand runs in a worker that has served requests and has none left to
 	// serve: the moment for work that would disturb them, such as a collection of
@@ -55,14 +55,17 @@ type Preloader = preload.Builder
 // Preloaded is what App.Preload has put together, mapped read-only.
 type Preloaded = preload.Data
 
-// PreloadSlice puts a slice of a type without pointers into the Preloader: of
-// numbers, arrays and structs of them. The error names what is a pointer.
+// PreloadSlice puts a slice of a type without pointers into the Preloader, as
+// the section of that name: of numbers, bools, arrays and structs of them. It is
+// an error if T has a pointer, which the error names, if there is a section of
+// that name, or if another one is still open.
 func PreloadSlice[T any](p *Preloader, name string, values []T) error {
 	return preload.PutSlice(p, name, values)
 }
 
-// PreloadedSlice returns what PreloadSlice has put there, without a copy. It
-// must not be written to: that is a fault which ends the process.
+// PreloadedSlice returns what PreloadSlice has put there, without a copy; an
+// error if there is no such section, or one of another type. The slice must not
+// be written to: that is a fault which ends the process.
 func PreloadedSlice[T any](p *Preloaded, name string) ([]T, error) { return preload.Slice[T](p, name) }
 
 // Counter counts for the whole application: one number for all its workers,
@@ -84,21 +87,28 @@ type Worker struct {
 	onDrain []func(context.Context)
 }
 
-// Index of the worker, from 0: a worker that replaces another has the same.
+// Index of the worker, from 0. No two workers that live have the same. One
+// that replaces another has a different index, because it serves before the
+// other leaves: so of four workers one may have 4. It is 0 in single mode.
 func (w *Worker) Index() int { return w.index }
 
-// Phase is how many restarts there were before this worker's; 0 at the start.
+// Phase is the number of the restart that this worker belongs to; 0 from the
+// start, and in single mode. Restarts that failed have numbers, too.
 func (w *Worker) Phase() int { return w.phase }
 
 // PID of the worker's process.
 func (w *Worker) PID() int { return os.Getpid() }
 
 // Counter returns the counter with that name, which all workers share. A name
-// has at most 96 bytes, and there is room for about a thousand.
+// has 1 to 96 bytes of UTF-8 without control characters, and there is room for
+// 1024 names of counters and limiters together; it is an error to go beyond, or
+// to ask for a limiter's name.
 func (w *Worker) Counter(name string) (*Counter, error) { return w.page.Counter(name) }
 
 // Limiter returns the rate limiter with that name, which all workers share: it
-// allows perSecond events a second on average, and burst at once.
+// allows perSecond events a second on average, more than 0 and at most 1e6, and
+// burst at once, 1 at least. What takes more than a year to fill up is refused.
+// Names are as for Counter.
 func (w *Worker) Limiter(name string, perSecond float64, burst int) (*Limiter, error) {
 	return w.page.Limiter(name, perSecond, burst)
 }

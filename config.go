@@ -16,8 +16,8 @@ const AutoWorkers = -1
 
 // Config is everything that Main and Run have to know besides the application.
 // The zero value serves in single mode on all addresses, port 9292. For
-// durations and numbers 0 stands for the default and a negative value for none,
-// unless a field says otherwise.
+// durations and numbers 0 stands for the default and a negative value for none;
+// where there must be some it is an error.
 type Config struct {
 	// Binds are what to listen on: tcp://host:port or unix:///path. The default
 	// is port 9292 of DefaultHost.
@@ -26,10 +26,11 @@ type Config struct {
 	// 0.0.0.0.
 	DefaultHost string
 	// Workers is how many processes serve; 0 is single mode, in which there is no
-	// master; AutoWorkers one for each processor.
+	// master; AutoWorkers one for each processor. At most 127.
 	Workers int
-	// MinWorkers (default 1) and MaxWorkers (default twice Workers, at least 8)
-	// bound what the signals TTIN and TTOU can make of it.
+	// MinWorkers (default 1) and MaxWorkers (default twice Workers, but 8 at least
+	// and 127 at most) bound what the signals TTIN and TTOU can make of it.
+	// Workers must lie between them.
 	MinWorkers, MaxWorkers int
 	// Server has the threads, limits and timeouts of each worker. Its Addr,
 	// Handler and Logger have no meaning here. Nil is new(Server).
@@ -52,11 +53,12 @@ type Config struct {
 	// master's pid, and what is needed to talk to it.
 	Pidfile, StateFile string
 
-	// WorkerCheckInterval (default 5 s) is how often workers report to the master.
+	// WorkerCheckInterval (default 5 s, at least 1 ms) is how often workers report
+	// to the master.
 	WorkerCheckInterval time.Duration
 	// WorkerTimeout (default 60 s) is how long a worker's reactor or pool may
 	// stand still before it is asked for its stacks, killed and replaced. A slow
-	// handler is no reason.
+	// handler is no reason. It must be longer than WorkerCheckInterval.
 	WorkerTimeout time.Duration
 	// WorkerBootTimeout (default 60 s) is how long a worker may take to serve.
 	WorkerBootTimeout time.Duration
@@ -66,14 +68,15 @@ type Config struct {
 	// PreloadTimeout (default 10 min) is how long App.Preload may take.
 	PreloadTimeout time.Duration
 	// MaxBootFailures (default 3) is how many workers of a new phase may fail to
-	// boot before a phased restart is given up.
+	// boot before a restart is given up.
 	MaxBootFailures int
 	// ShutdownDelay (default 0) is how long to go on accepting after TERM, with
 	// Connection: close in every answer, for balancers that have not heard yet. A
 	// second TERM ends it.
 	ShutdownDelay time.Duration
-	// StreamGrace (default 10 s) is how long hijacked connections and streams may
-	// go on in a worker that drains. At most WorkerShutdownTimeout.
+	// StreamGrace (default 10 s, or a third of WorkerShutdownTimeout where that is
+	// less) is how long hijacked connections and streams may go on in a worker
+	// that drains. At most WorkerShutdownTimeout.
 	StreamGrace time.Duration
 	// OrphanGrace (default 10 s) is how long a worker whose master is gone goes on
 	// with what it serves.
@@ -87,9 +90,9 @@ type Config struct {
 	MaxRequests int64
 	MaxAge      time.Duration
 	MaxMemory   int64
-	// RecycleJitter (default 0.1) is how much of those limits is left to chance,
-	// so that workers which started together do not end together. It cannot be
-	// turned off.
+	// RecycleJitter (default 0.1: up to a tenth more) is how much of those limits
+	// is added at random, so that workers which started together do not end
+	// together. Above 0 and at most 1; it cannot be turned off.
 	RecycleJitter float64
 }
 
@@ -99,18 +102,25 @@ type ConfigError struct {
 	Reason error
 }
 
+// Error names the field and the reason.
 func (e *ConfigError) Error() string {
 	return fmt.Sprintf("catamount: Config.%s: %v", e.Field, e.Reason)
 }
+
+// Unwrap returns the reason.
 func (e *ConfigError) Unwrap() error { return e.Reason }
 
-// Validate checks the fields; its error names the field and the reason.
+// Validate checks the fields. Its error is a *ConfigError, which names the field
+// and the reason.
 func (c *Config) Validate() error {
 	resolved, err := c.resolve()
 	if err != nil {
 		return err
 	}
-	return resolved.server.Validate()
+	if err := resolved.server.Validate(); err != nil {
+		return &ConfigError{"Server", err}
+	}
+	return nil
 }
 
 // resolved is a Config whose defaults are filled in.
@@ -127,17 +137,21 @@ func (c *Config) resolve() (*resolved, error) {
 		r.server = new(Server)
 	}
 	if r.workers == AutoWorkers {
-		r.workers = runtime.GOMAXPROCS(0)
+		r.workers = min(runtime.GOMAXPROCS(0), cluster.MostWorkers)
 	}
 	r.MinWorkers = orDefault(c.MinWorkers, 1)
-	r.MaxWorkers = orDefault(c.MaxWorkers, max(2*r.workers, 8))
+	r.MaxWorkers = orDefault(c.MaxWorkers, min(max(2*r.workers, 8), cluster.MostWorkers))
 	r.WorkerCheckInterval = orDefault(c.WorkerCheckInterval, 5*time.Second)
 	r.WorkerTimeout = timeout(c.WorkerTimeout, time.Minute)
 	r.WorkerBootTimeout = timeout(c.WorkerBootTimeout, time.Minute)
 	r.WorkerShutdownTimeout = timeout(c.WorkerShutdownTimeout, 30*time.Second)
 	r.PreloadTimeout = timeout(c.PreloadTimeout, 10*time.Minute)
 	r.MaxBootFailures = orDefault(c.MaxBootFailures, 3)
-	r.StreamGrace = timeout(c.StreamGrace, 10*time.Second)
+	grace := 10 * time.Second
+	if r.WorkerShutdownTimeout > 0 {
+		grace = min(grace, r.WorkerShutdownTimeout/3)
+	}
+	r.StreamGrace = timeout(c.StreamGrace, grace)
 	r.OrphanGrace = timeout(c.OrphanGrace, 10*time.Second)
 	if c.RecycleJitter == 0 {
 		r.RecycleJitter = 0.1
@@ -174,6 +188,10 @@ func (r *resolved) check(c *Config) error {
 	switch {
 	case c.Workers < AutoWorkers:
 		return wrong("Workers", "%d is negative", c.Workers)
+	case r.workers > cluster.MostWorkers:
+		return wrong("Workers", "%d is more than %d", r.workers, cluster.MostWorkers)
+	case r.MaxWorkers > cluster.MostWorkers:
+		return wrong("MaxWorkers", "%d is more than %d", r.MaxWorkers, cluster.MostWorkers)
 	case r.MinWorkers < 1:
 		return wrong("MinWorkers", "%d is less than 1", c.MinWorkers)
 	case r.workers > 0 && r.MaxWorkers < r.workers:

@@ -111,7 +111,10 @@ type ExitError struct {
 	Err  error
 }
 
+// Error is Err's.
 func (e *ExitError) Error() string { return e.Err.Error() }
+
+// Unwrap returns Err.
 func (e *ExitError) Unwrap() error { return e.Err }
 
 func exitCode(err error) int {
@@ -219,13 +222,11 @@ func (l *Launcher) configure(config Config) (err error) {
 	if l.app.Handler == nil {
 		return errNoHandler
 	}
-	if l.config, err = config.resolve(); err != nil {
+	if err := config.Validate(); err != nil {
 		return err
 	}
-	if err := l.config.server.Validate(); err != nil {
-		return &ConfigError{"Server", err}
-	}
-	return nil
+	l.config, err = config.resolve()
+	return err
 }
 
 // Run serves until it is told to stop, by a signal, by Stop or by ctx. In a

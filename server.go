@@ -18,7 +18,10 @@ import (
 // changed once it serves.
 //
 // For every number, limit, rate and timeout 0 stands for the default, and a
-// negative value turns a limit, a rate or a timeout off.
+// negative value turns a limit, a rate or a timeout off. MinThreads, MaxThreads,
+// MaxFastInline, RetryAfter and TCPKeepAlive.Interval and Count cannot be
+// negative. Serve and ListenAndServe return an error when a field makes no
+// sense; Validate tells before.
 type Server struct {
 	// Addr is the TCP address of ListenAndServe; "" is ":http".
 	Addr string
@@ -159,7 +162,8 @@ type Server struct {
 
 	// TCPKeepAlive: probes that find peers which vanished while the connection
 	// rests; default after 60 s, every 10 s, 5 times. Enable is not looked at; a
-	// negative Idle turns probes off. Whole seconds.
+	// negative Idle turns probes off. Whole seconds, 32767 at most; Count is at
+	// most 127.
 	TCPKeepAlive net.KeepAliveConfig
 	// TCPUserTimeout, default 2 min: how long bytes may remain unacknowledged
 	// before the connection is given up (RFC 5482). The kernel counts the time in

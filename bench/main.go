@@ -33,6 +33,9 @@ type settings struct {
 	documents []string
 }
 
+// quickDuration is long enough for some answers of everyone.
+const quickDuration = 150 * time.Millisecond
+
 func main() {
 	process.BeRole(scenario.Roles())
 	// At an interrupt the measurement that runs is finished, and all that was
@@ -93,7 +96,7 @@ func parse(args []string) (s settings, err error) {
 	fs.BoolVar(&s.quick, "quick", false, "show in under two minutes that every scenario works; the figures mean nothing")
 	fs.BoolVar(&s.render, "render", false, "write the reports anew from the results in -out, and run nothing")
 	fs.IntVar(&s.rounds, "rounds", 0, "rounds (default each scenario's own, 2 to 4)")
-	fs.DurationVar(&s.duration, "d", time.Second, "duration of one measurement, in whole seconds")
+	fs.DurationVar(&s.duration, "d", time.Second, "duration of one measurement, in whole seconds; not with -quick")
 	fs.StringVar(&s.out, "out", "report", "`directory` of the report; scenarios that are in its results already and are not run now stay")
 	if err := fs.Parse(args); err != nil {
 		return s, err
@@ -105,7 +108,12 @@ func parse(args []string) (s settings, err error) {
 		return s, fmt.Errorf("-d: %v is not whole seconds", s.duration)
 	}
 	if s.quick {
-		s.duration = 150 * time.Millisecond
+		given := false
+		fs.Visit(func(f *flag.Flag) { given = given || f.Name == "d" })
+		if given {
+			return s, errors.New("-d: -quick has its own duration")
+		}
+		s.duration = quickDuration
 	}
 	if s.scenarios, err = choose("scenario", fs.Args(), scenario.Names()); err != nil {
 		return s, err
@@ -179,6 +187,10 @@ func measureAll(ctx context.Context, s settings, results *result.Results, out io
 	}
 	for _, name := range s.scenarios {
 		one, _ := scenario.Find(name, s.quick) // chosen among them
+		if !one.TakesPart(s.servers) {
+			fmt.Fprintf(out, "%s: none of these servers takes part; what the results have of it stays\n", name)
+			continue
+		}
 		section, err := scenario.Run(ctx, one, how)
 		if err != nil {
 			return fmt.Errorf("%s: %w; the scenarios before it are saved in %s", name, err, s.out)

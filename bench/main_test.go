@@ -28,6 +28,7 @@ func TestRefusals(t *testing.T) {
 		"-rounds -1":           "-rounds: -1 is negative",
 		"-d 10ms":              "-d: 10ms is not whole seconds",
 		"-d 1500ms":            "-d: 1.5s is not whole seconds",
+		"-quick -d 2s":         "-d: -quick has its own duration",
 		"-fast":                "flag provided but not defined",
 		"-render -out nowhere": "nowhere has no results",
 	} {

@@ -141,8 +141,11 @@ func (r *roster) toSpawn(now time.Time) (orders []order, again time.Time) {
 		// awaited before those that could not are started again.
 		return nil, time.Time{}
 	}
-	free := r.free(program.page)
-	for _, index := range free[:min(missing, len(free))] {
+	for _, index := range r.free(program.page) {
+		if missing == 0 {
+			break
+		}
+		missing--
 		if wait := program.page.slots[index].notBefore; now.Before(wait) {
 			if again.IsZero() || wait.Before(again) {
 				again = wait
@@ -151,7 +154,23 @@ func (r *roster) toSpawn(now time.Time) (orders []order, again time.Time) {
 		}
 		orders = append(orders, order{index, program})
 	}
+	if program == r.fallback && len(orders) == 0 && r.count(func(h *WorkerHandle) bool { return h.stage == Started }) == 0 {
+		orders = r.tryTarget(now)
+	}
 	return orders, again
+}
+
+// tryTarget starts a worker of the new program though workers of the old one are
+// missing: they crash, and the restart may be what mends that.
+func (r *roster) tryTarget(now time.Time) []order {
+	free := r.free(r.target.page)
+	for i := range free { // those that have crashed come first, and it is another program
+		index := free[len(free)-1-i]
+		if !now.Before(r.target.page.slots[index].notBefore) {
+			return []order{{index, r.target}}
+		}
+	}
+	return nil
 }
 
 // forMissing is the program of a worker that takes the place of one that is

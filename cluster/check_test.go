@@ -78,6 +78,12 @@ func TestToSpawn(t *testing.T) {
 		{"restart: the next", 2, "1o.b 2n.b", nil, "0/1"},
 		{"restart: over", 2, "0n.b 2n.b", nil, ""},
 		{"restart: an old one has crashed before the new program has proved good", 2, "1o.b 2n.s", func(r *roster) { r.wanted, r.target.proven = 3, false }, "0/0"},
+		{"restart: the old program crashes again and again, the new one is tried meanwhile", 2, "1o.b", func(r *roster) {
+			r.target.proven, r.target.page.slots[8] = false, slotRecord{3, testTime.Add(time.Hour)}
+		}, "7/1"},
+		{"restart: it is being tried", 2, "1o.b 7n.s", func(r *roster) {
+			r.wanted, r.target.proven, r.target.page.slots[8] = 3, false, slotRecord{3, testTime.Add(time.Hour)}
+		}, ""},
 		{"restart: an old one has crashed after", 3, "1o.b 2n.b", nil, "0/1"},
 		{"recycling", 2, "0n.b 1n.br", nil, "2/1"},
 		{"recycling waits for a worker that boots", 2, "0n.s 1n.br", nil, ""},
@@ -101,7 +107,7 @@ func TestToSpawn(t *testing.T) {
 			if g := strings.Join(got, " "); g != c.want {
 				t.Errorf("got %q, want %q", g, c.want)
 			}
-			if waits := strings.Contains(c.name, "got around") || strings.Contains(c.name, "meanwhile"); waits != again.Equal(testTime.Add(time.Hour)) {
+			if waits := strings.Contains(c.name, "got around") || strings.Contains(c.name, "meanwhile") || strings.Contains(c.name, "being tried"); waits != again.Equal(testTime.Add(time.Hour)) {
 				t.Errorf("look again at %v", again)
 			}
 		})

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -115,8 +116,11 @@ func newCluster(o Options, e env) (*Cluster, error) {
 		wanted: o.Workers, culling: o.Culling,
 		checkInterval: o.CheckInterval, workerTimeout: o.WorkerTimeout, bootTimeout: o.BootTimeout,
 	}
-	// From here on signals wait for Run. Between two programs of a hot restart
-	// nobody hears them.
+	// From here on signals wait for Run, also those that came between the two
+	// programs of a hot restart.
+	if before != nil && earlySignals != nil {
+		c.signals = earlySignals
+	}
 	c.env.notify(c.signals, masterSignals...)
 	c.env.notify(c.children, childSignal)
 	if before != nil {
@@ -184,6 +188,9 @@ func (c *Cluster) Run(ctx context.Context) error {
 	default:
 	}
 	defer frugal()()
+	runtime.LockOSThread() // see hold.go
+	defer runtime.UnlockOSThread()
+	c.env.allow()
 	close(c.running)
 	c.begin()
 	c.loop(ctx)
@@ -202,6 +209,8 @@ func (c *Cluster) begin() {
 	}
 	if c.restart != nil { // there is none after a rollback
 		c.proceed()
+	} else {
+		c.endRestart() // what was asked for meanwhile
 	}
 }
 

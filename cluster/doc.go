@@ -30,6 +30,7 @@
 //	restart.go        phases: first start, phased restart, giving up
 //	task.go           processes that prepare a phase or check a new program
 //	hot.go, state.go  another program in the same process, and back
+//	hold.go           signals between the two
 //	stop.go           signals and the end; orphans of process 1
 //	program.go        what a phase executes; spawn.go: executing it
 //	binder.go, bind.go  listening sockets

@@ -62,6 +62,8 @@ func (s *fakeSystem) env() env {
 			}
 		},
 		forget:          func(chan<- os.Signal) {},
+		hold:            func() func() { return func() {} },
+		allow:           func() {},
 		privateMemory:   func(pid int) (n int64) { s.locked(func() { n = s.memory[pid] }); return n },
 		killedForMemory: func() (n uint64) { s.locked(func() { n = s.oomKills }); return n },
 		limits:          func() limits { return limits{cpus: 4, memory: math.MaxInt64} },

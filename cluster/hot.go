@@ -4,21 +4,11 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/signal"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/catamount-server/catamount/internal/page"
 )
-
-// gapSignals would end the process between two programs, when nobody listens
-// to them, though they mean something else: in these few milliseconds they are
-// lost. TERM and INT are not: they end the process, and the workers finish what
-// they have begun.
-var gapSignals = []os.Signal{
-	syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTTIN, syscall.SIGTTOU,
-}
 
 // handOverTo executes the new program in this process. It returns only if that
 // fails.
@@ -26,19 +16,14 @@ func (c *Cluster) handOverTo(p *program) {
 	for _, h := range slices.Clone(c.handles) {
 		c.stopReader(&h.child, time.Unix(1, 0))
 	}
-	signal.Ignore(gapSignals...)
-	c.env.forget(c.signals)
-	defer c.env.notify(c.signals, masterSignals...)
-	c.takeSignals()
-	s := c.snapshot(p)
-	fd, err := s.write()
-	if err == nil && c.stop.begun.IsZero() {
-		c.log.Info("the new program takes over", "phase", p.phase, "pid", os.Getpid())
-		env := append(c.options.cleanEnv(), fmt.Sprintf("%s=%d", StateVariable, fd))
-		argv := append([]string{padTitle(c.title("master"))}, c.options.Argv[1:]...)
-		err = s.execute(c.env.exec, fd, p.exe, argv, env)
+	c.log.Info("the new program takes over", "phase", p.phase, "pid", os.Getpid())
+	release := c.env.hold()
+	if c.options.State != "" {
+		c.env.forget(c.signals) // so that os/signal's own thread, the last one, blocks them as well
 	}
-	closeDescriptor(fd)
+	err := c.executeNext(p)
+	c.env.notify(c.signals, masterSignals...)
+	release()
 	for _, h := range c.handles {
 		if h.closedAt.IsZero() {
 			_ = h.child.messages.(interface{ SetReadDeadline(time.Time) error }).SetReadDeadline(time.Time{})
@@ -46,6 +31,22 @@ func (c *Cluster) handOverTo(p *program) {
 		}
 	}
 	c.abandon(err)
+}
+
+// executeNext returns nil when a signal has come that says to stop.
+func (c *Cluster) executeNext(p *program) error {
+	c.takeSignals()
+	if !c.stop.begun.IsZero() {
+		return nil
+	}
+	s := c.snapshot(p)
+	fd, err := s.write()
+	if err != nil {
+		return err
+	}
+	defer closeDescriptor(fd)
+	argv := append([]string{padTitle(c.title("master"))}, c.options.Argv[1:]...)
+	return s.execute(c.env.exec, fd, p.exe, argv, append(c.options.cleanEnv(), fmt.Sprintf("%s=%d", StateVariable, fd)))
 }
 
 // takeSignals does what the signals ask for that have come already.
@@ -66,7 +67,7 @@ func (c *Cluster) snapshot(next *program) *state {
 		Format: stateFormat,
 		Argv0:  c.options.Argv[0], Path: c.options.Path, Directory: c.options.Directory,
 		StartedAt: c.startedAt, Counts: c.counts,
-		Configured: c.options.Workers, Wanted: c.wanted, LastPhase: c.lastPhase,
+		Configured: c.options.Workers, Wanted: c.wanted, LastPhase: c.lastPhase, Again: c.again,
 		Page: c.target.page.fd, HandOver: c.handOver, Counters: make(map[string]uint64),
 		Total: counted(c.total()), Base: c.base,
 		Target: slices.Index(c.programs, c.target), Next: slices.Index(c.programs, next),
@@ -120,6 +121,7 @@ func (c *Cluster) adopt(s *state, fd int) error {
 	closeDescriptor(fd)
 	c.options.Argv = append([]string{s.Argv0}, c.options.Argv[1:]...)
 	c.startedAt, c.counts, c.lastPhase, c.handOver = s.StartedAt, s.Counts, s.LastPhase, s.HandOver
+	c.again = s.Again
 	if s.Configured == c.options.Workers { // what has become of it by scaling stays
 		c.wanted = min(max(s.Wanted, c.options.MinWorkers), c.options.MaxWorkers)
 	}

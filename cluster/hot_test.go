@@ -54,6 +54,10 @@ func masterMain(text string) int {
 		log.Error("the master fails", "err", err)
 		return 1
 	}
+	if does("wait-master") && variable != "" && !strings.Contains(variable, " ") {
+		log.Info("the new program waits")
+		_, _ = os.ReadFile(filepath.Join(c.Directory, gateFile)) // until somebody writes to it
+	}
 	if does("bad-master") && variable != "" && !strings.Contains(variable, " ") {
 		return fail(errors.New("the master is\nnot itself"))
 	}

@@ -40,7 +40,7 @@ func (c *Cluster) beginRestart(kind restartKind) error {
 		c.log.Warn("a restart was asked for in vain", "err", err)
 		return err
 	}
-	if c.restart != nil {
+	if c.restart != nil && !c.startIsDegraded() {
 		c.again = max(c.again, kind)
 		c.log.Info("a restart is under way; another follows", "restart", kind.String())
 		return nil
@@ -65,6 +65,10 @@ func (c *Cluster) beginRestart(kind restartKind) error {
 	}
 	return nil
 }
+
+// startIsDegraded: the first phase serves, but one of its workers cannot boot. Who
+// asks for a restart then does not want to wait until it can.
+func (c *Cluster) startIsDegraded() bool { return c.restart.kind == firstStart && c.announced }
 
 // preflight asks the new program whether it could take over.
 func (c *Cluster) preflight() {
@@ -149,6 +153,9 @@ func (c *Cluster) bootFailed(p *program, reason string) {
 		c.announced = true
 		c.log.Warn("degraded: a worker cannot boot; it is tried again, ever less often, while the others serve",
 			"phase", p.phase, "booted", c.roster.booted(), "wanted", c.wanted, "reason", reason)
+		if c.restart != nil && c.startIsDegraded() && c.again != noRestart {
+			c.endRestart()
+		}
 	}
 }
 

@@ -163,6 +163,10 @@ type env struct {
 	// notify has signals sent to a channel until forget.
 	notify func(c chan<- os.Signal, signals ...os.Signal)
 	forget func(c chan<- os.Signal)
+	// hold makes signals wait until release, or for the program that is executed;
+	// allow lets them through to processes that this thread starts.
+	hold  func() (release func())
+	allow func()
 	// exec replaces this process by another program.
 	exec func(path string, argv, env []string) error
 	// privateMemory is a process's own memory in bytes, 0 if unknown.
@@ -182,6 +186,8 @@ func kernel() env {
 		reaper:          os.Getpid() == 1 || isSubreaper(),
 		notify:          signal.Notify,
 		forget:          signal.Stop,
+		hold:            holdSignals,
+		allow:           allowSignals,
 		exec:            syscall.Exec,
 		privateMemory:   privateMemory,
 		killedForMemory: killedForMemory,

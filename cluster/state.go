@@ -38,6 +38,8 @@ type state struct {
 	Configured int `json:"configured"`
 	Wanted     int `json:"wanted"`
 	LastPhase  int `json:"last_phase"`
+	// Again is the restart that was asked for meanwhile.
+	Again restartKind `json:"again"`
 
 	Page      int             `json:"page"`
 	HandOver  [2]int          `json:"hand_over"`
@@ -185,6 +187,9 @@ func (s *state) check() error {
 	if s.Format != stateFormat {
 		return fmt.Errorf("%s: its format is %d, want %d", StateVariable, s.Format, stateFormat)
 	}
+	if s.Again < noRestart || s.Again > hot {
+		return fmt.Errorf("%s: no restart %d", StateVariable, s.Again)
+	}
 	for _, w := range s.Workers {
 		if w.Program < 0 || w.Program >= len(s.Programs) || w.PID <= 0 || w.Index < 0 || w.Stage < Started || w.Stage > Terminating {
 			return fmt.Errorf("%s: impossible worker %+v", StateVariable, w)
@@ -223,7 +228,7 @@ func Rollback(variable string, cause error) error {
 		return r
 	}, cause.Error())
 	argv := append([]string{padTitle(s.Argv0)}, os.Args[1:]...)
-	env := append(without(os.Environ(), StateVariable), fmt.Sprintf("%s=%d %s", StateVariable, fd, reason))
+	env := append(without(os.Environ(), StateVariable), unheard(), fmt.Sprintf("%s=%d %s", StateVariable, fd, reason))
 	return errors.Join(cause, s.execute(syscall.Exec, fd, s.Programs[s.Target].Exe, argv, env))
 }
 

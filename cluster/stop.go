@@ -66,6 +66,7 @@ func (c *Cluster) beginStop(err error) {
 			return
 		}
 		for _, h := range c.handles {
+			h.slot().Command.Store(uint32(page.Hurry))
 			c.signalWorker(h, syscall.SIGTERM)
 		}
 		return
@@ -103,11 +104,14 @@ func (c *Cluster) checkStop() {
 	}
 	c.stop.drained, c.stopping = true, true
 	for _, h := range c.handles {
-		if h.stage == Terminating { // it has no siblings any more to give connections to
+		if !h.live() { // before its siblings are told, who would not take its connections any more
 			h.slot().Command.Store(uint32(page.Finish))
-			continue
 		}
-		c.terminate(h, page.Finish, now)
+	}
+	for _, h := range c.handles {
+		if h.live() {
+			c.terminate(h, page.Finish, now)
+		}
 	}
 	// The workers still accept what the kernel has queued; who comes when the
 	// last of them has closed its socket is refused at once.

@@ -264,6 +264,80 @@ func TestCrashLoop(t *testing.T) {
 	})
 }
 
+// TestRestartMendsCrashLoop: workers of the old program cannot boot any more, one
+// of them or all; a restart brings a program that can.
+func TestRestartMendsCrashLoop(t *testing.T) {
+	for _, crash := range []int{1, 2} {
+		t.Run(fmt.Sprint(crash), func(t *testing.T) {
+			broken := false
+			var mu sync.Mutex
+			starting := func(p *fakeProcess) {
+				mu.Lock()
+				fails := broken && p.inheritance.Phase == 0
+				mu.Unlock()
+				if fails {
+					p.say(worker.KindHello, worker.Protocol, "")
+					p.end(exited(exitBoot))
+					return
+				}
+				obedient(p)
+			}
+			bubble(t, Options{Workers: 2}, starting, func(t *testing.T, r *running, s *fakeSystem) {
+				synctest.Wait()
+				mu.Lock()
+				broken = true
+				mu.Unlock()
+				for i := range crash {
+					s.process(101 + i).end(syscall.WaitStatus(syscall.SIGSEGV))
+				}
+				time.Sleep(time.Minute)
+				if err := r.PhasedRestart(); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if st := r.stats(); st.Phase != 1 || st.BootedWorkers != 2 || st.OldWorkers != 0 || st.Restart != "none" {
+					t.Errorf("a minute after the restart began: %+v", st)
+				}
+				r.expect("phased restart complete")
+			})
+		})
+	}
+}
+
+// TestRestartOfDegradedStart: a worker of the first phase cannot boot. A restart
+// that is asked for before or after that is known does not wait until it can.
+func TestRestartOfDegradedStart(t *testing.T) {
+	for _, early := range []bool{true, false} {
+		t.Run(fmt.Sprintf("asked for early %t", early), func(t *testing.T) {
+			starting := func(p *fakeProcess) {
+				if p.inheritance.Index == 1 && p.inheritance.Phase == 0 {
+					time.Sleep(time.Second)
+					p.say(worker.KindHello, worker.Protocol, "")
+					p.end(exited(exitBoot))
+					return
+				}
+				obedient(p)
+			}
+			bubble(t, Options{Workers: 2}, starting, func(t *testing.T, r *running, s *fakeSystem) {
+				if !early {
+					time.Sleep(time.Minute)
+				}
+				synctest.Wait()
+				if err := r.PhasedRestart(); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if st := r.stats(); st.Phase != 1 || st.BootedWorkers != 2 || st.OldWorkers != 0 || st.Restart != "none" {
+					t.Errorf("a minute after the restart was asked for: %+v", st)
+				}
+				r.expect("phased restart complete")
+			})
+		})
+	}
+}
+
 func TestClosedPipe(t *testing.T) {
 	bubble(t, Options{Workers: 2}, obedient, func(t *testing.T, r *running, s *fakeSystem) {
 		synctest.Wait()

@@ -45,6 +45,9 @@ type gate struct {
 	table  atomic.Pointer[[]*listener]
 	paused bool // no descriptor is left
 	shut   bool // blocking mode, and the pool is full
+	// takesAll: the listeners are about to be closed, perhaps by the last who
+	// has them.
+	takesAll bool
 	// siblings is nil for a server that is alone.
 	siblings *siblings
 }
@@ -204,8 +207,11 @@ func (s *Server) closeListeners() {
 		}
 		done := make(chan struct{})
 		if s.reactor.Do(func() {
+			defer close(done)
 			s.disarm(l)
-			close(done)
+			if s.gate.takesAll {
+				s.acceptAll(l)
+			}
 		}) == nil {
 			<-done
 		}
@@ -235,11 +241,7 @@ func (s *Server) acceptFrom(fd int) {
 // acceptBatch takes the connections that wait.
 func (s *Server) acceptBatch(l *listener, fd int) error {
 	for range acceptBatchSize {
-		if !s.options.QueueRequests && s.pool.Full() {
-			s.shutGate()
-			return nil
-		}
-		if !s.mayAccept(l) {
+		if s.awaitsRoom() || !s.mayAccept(l) {
 			return nil
 		}
 		client, peer, err := s.sockets.accept(fd)
@@ -312,6 +314,16 @@ func (s *Server) rearm() {
 			s.forgetListener(l, errors.Join(controlErr, err))
 		}
 	}
+}
+
+// awaitsRoom reports whether nobody is accepted until a place is free; then the
+// gate is shut.
+func (s *Server) awaitsRoom() bool {
+	if s.options.QueueRequests || s.gate.takesAll || !s.pool.Full() {
+		return false
+	}
+	s.shutGate()
+	return true
 }
 
 // shutGate: blocking mode accepts nobody for whom there is no place (Puma's

@@ -26,7 +26,7 @@ func (s *Server) finish(sl *slot, sc *scratch) *exchange {
 		}
 		if x != nil {
 			x.queuedAt = sc.now
-			c.exchange.Store(x)
+			s.announce(sl, x)
 			s.setState(c, StateQueued, sc.now)
 			return x
 		}
@@ -75,7 +75,7 @@ func (s *Server) waitForBytes(sl *slot, sc *scratch) (gone bool) {
 		return true
 	}
 	s.noteTimeout(sl, sc.now)
-	s.closeFromPool(sl, sc, 408, "")
+	s.closeFromPool(sl, sc, 408, "", nil)
 	return true
 }
 

@@ -184,9 +184,11 @@ func (s *Server) TryToFinish(sl *slot, head *parser.Head, fresh []byte, now int6
 	input, kept := fresh, false
 	if p != nil && p.in != nil {
 		if p.off > 0 && len(fresh) > 0 {
-			// A client that always has begun its next request would else make the
-			// buffer as long as everything that it ever sends.
-			p.in.B, p.off = p.in.B[:copy(p.in.B, p.in.B[p.off:])], 0
+			// What was before is done with. Without this a client each of whose
+			// reads ends in the middle of a request would have all that it ever
+			// sent kept.
+			p.in.B = p.in.B[:copy(p.in.B, p.in.B[p.off:])]
+			p.off = 0
 		}
 		p.in.B = append(p.in.B, fresh...)
 		input, kept = p.in.B[p.off:], true

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -124,6 +125,43 @@ func TestContextEndsWithTheClient(t *testing.T) {
 				c.wantEnd()
 			}
 			ts.until("the client is counted as gone", func() bool { return ts.Stats().Gone == 1 })
+		})
+	}
+}
+
+// A client that went together with its request has gone when the handler starts.
+func TestContextOfClientThatLeftBefore(t *testing.T) {
+	for name, change := range map[string]func(*Options){
+		"reactor":                  nil,
+		"blocking":                 func(o *Options) { o.QueueRequests = false },
+		"blocking, not the first":  func(o *Options) { o.QueueRequests = false },
+		"reactor, not the first":   nil,
+		"blocking, streamed":       func(o *Options) { o.QueueRequests = false; streaming(o) },
+		"reactor, with its body":   nil,
+		"blocking, with its body":  func(o *Options) { o.QueueRequests = false },
+		"reactor, streamed":        streaming,
+		"reactor, 1.0, as a whole": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			var errs []error
+			handler := func(w http.ResponseWriter, r *http.Request) { errs = append(errs, r.Context().Err()) }
+			inBubble(t, handler, change, func(t *testing.T, k *fakeKernel) {
+				c := k.connect()
+				request, want := get, []error{context.Canceled}
+				switch {
+				case strings.HasSuffix(name, "not the first"):
+					c.send(get)
+					want = []error{nil, context.Canceled}
+				case strings.HasSuffix(name, "body"):
+					request = post("hello")
+				case strings.Contains(name, "1.0"):
+					request = "GET / HTTP/1.0\r\n\r\n"
+				}
+				c.sendAndFinish(request)
+				if !slices.Equal(errs, want) {
+					t.Errorf("errors of the contexts when the handlers start: %v, want %v", errs, want)
+				}
+			})
 		})
 	}
 }

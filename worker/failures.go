@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/http"
@@ -58,8 +59,9 @@ func refusal(err error) (status int, reason, detail string) {
 }
 
 // appendRefusal appends the server's own answer. Details stay in the log: a
-// client knows what it sent.
-func (s *Server) appendRefusal(b []byte, status int, reason string) []byte {
+// client knows what it sent. A HEAD's has no body, as far as the method was
+// understood (RFC 9110 section 9.3.2).
+func (s *Server) appendRefusal(b []byte, status int, reason string, head bool) []byte {
 	body := strconv.Itoa(status) + " " + statusText(status)
 	if reason != "" {
 		body += ": " + reason
@@ -71,7 +73,24 @@ func (s *Server) appendRefusal(b []byte, status int, reason string) []byte {
 	b = append(b, "\r\n"...)
 	b = append(b, s.date.now()...)
 	b = append(b, "Connection: close\r\n\r\n"...)
+	if head {
+		return b
+	}
 	return append(b, body...)
+}
+
+// isHead reports whether what a client has sent, and what of it was not handed
+// to a handler, is a HEAD request, or the beginning of one. fresh are bytes that
+// are kept nowhere yet.
+func (c *Client) isHead(fresh []byte) bool {
+	if c.pending != nil && c.pending.x != nil {
+		return c.pending.x.request.Method == http.MethodHead
+	}
+	first := c.unread()
+	if len(first) == 0 {
+		first = fresh
+	}
+	return bytes.HasPrefix(bytes.TrimLeft(first, "\r\n"), []byte("HEAD "))
 }
 
 func statusText(status int) string {
@@ -117,12 +136,13 @@ func (s *Server) refuse(sl *slot, err error, fresh []byte) {
 		return
 	}
 	status, reason := s.noteRefusal(sl, err, fresh)
-	s.answerAndClose(sl, status, reason)
+	s.answerAndClose(sl, status, reason, fresh)
 }
 
 // answerAndClose is the reactor's way to end a connection with an answer.
-func (s *Server) answerAndClose(sl *slot, status int, reason string) {
+func (s *Server) answerAndClose(sl *slot, status int, reason string, fresh []byte) {
 	c := &sl.Value
+	head := c.isHead(fresh)
 	p := c.ensurePending()
 	if p.x != nil {
 		p.x.abandon()
@@ -131,27 +151,36 @@ func (s *Server) answerAndClose(sl *slot, status int, reason string) {
 	putBuffer(&inPool, p.in)
 	p.in, p.off, p.parsing = nil, 0, false
 	p.out, p.last = newOutput(), nil
-	p.out.mem.B = s.appendRefusal(p.out.mem.B[:0], status, reason)
+	p.out.mem.B = s.appendRefusal(p.out.mem.B[:0], status, reason, head)
 	c.then = thenLinger
 	s.startWriting(sl)
 }
 
 // refuseFromPool does the same on a pool goroutine: the answers to the
 // requests before it are sent first.
-func (s *Server) refuseFromPool(sl *slot, sc *scratch, err error) {
+func (s *Server) refuseFromPool(sl *slot, sc *scratch, err error, fresh []byte) {
 	if err == errUnreadBody {
 		s.discard(&sl.Value)
 		s.handBack(sl, sc, thenLinger)
 		return
 	}
-	status, reason := s.noteRefusal(sl, err, nil)
-	s.closeFromPool(sl, sc, status, reason)
+	if sc.out.file.left > 0 {
+		// The answer cannot be put behind a file. If the socket does not take that
+		// now, the reactor comes across the request again when it has sent it.
+		sl.Value.exchange.Store(nil)
+		if !s.flush(sl, sc, thenIdle) {
+			return
+		}
+	}
+	status, reason := s.noteRefusal(sl, err, fresh)
+	s.closeFromPool(sl, sc, status, reason, fresh)
 }
 
-func (s *Server) closeFromPool(sl *slot, sc *scratch, status int, reason string) {
+func (s *Server) closeFromPool(sl *slot, sc *scratch, status int, reason string, fresh []byte) {
 	c := &sl.Value
-	sc.cur.B = s.appendRefusal(sc.cur.B[:0], status, reason)
-	_ = s.join(sc) // nothing of a file can be before it: that would have gone to the reactor
+	sc.cur.B = s.appendRefusal(sc.cur.B[:0], status, reason, c.isHead(fresh))
+	_ = s.join(sc)          // nothing of a file is before it
+	sc.cur.B = sc.cur.B[:0] // whatever happens, it is not the place's next client's
 	s.discard(c)
 	s.handBack(sl, sc, thenLinger)
 }

@@ -6,6 +6,8 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
+
+	"github.com/catamount-server/catamount/internal/page"
 )
 
 // A worker that leaves gives its connections to its siblings, who read them out
@@ -64,10 +66,16 @@ func (s *Server) endHandOver() {
 
 // announcesClose: the connection does not outlast the answer being made.
 func (s *Server) announcesClose(c *Client) bool {
-	if s.draining.Load() {
-		return !s.handOver.on.Load() || c.bridged != nil
+	if s.draining.Load() && (!s.handOver.on.Load() || c.bridged != nil) {
+		return true
 	}
 	return s.stopping != nil && s.stopping.Load() != 0
+}
+
+// isToFinish: the master has told all workers to end, so that no sibling will
+// take a connection.
+func (s *Server) isToFinish() bool {
+	return s.options.Slot != nil && page.Command(s.options.Slot.Command.Load()) >= page.Finish
 }
 
 // mayPart reports whether a client that nothing of is being served can go to a
@@ -109,7 +117,7 @@ func (s *Server) part(sl *slot) bool {
 		return false
 	}
 	now := s.reactor.Now()
-	if g := s.gate.siblings; g == nil || !g.hasLive() {
+	if g := s.gate.siblings; g == nil || !g.hasLive() || s.isToFinish() {
 		s.retryHandOver(now)
 		return false
 	}
@@ -152,6 +160,8 @@ func (s *Server) handOverAgain() {
 	now := s.reactor.Now()
 	switch {
 	case h.retryAt == 0 && now < h.until || !h.on.Load():
+	case s.isToFinish():
+		s.endHandOver()
 	case now >= h.until || h.failingSince != 0 && now-h.failingSince >= int64(handOverPatience):
 		s.log.warn(limitKey{event: "hand-over"}, "no sibling has taken the connections that are left; they are closed", "connections", s.reactor.Size())
 		s.endHandOver()
@@ -250,11 +260,7 @@ func parseHandOver(b []byte) (r handOverRecord, err error) {
 // over.
 func (s *Server) takeHandedOver(l *listener, fd int) error {
 	for range acceptBatchSize {
-		if !s.options.QueueRequests && s.pool.Full() {
-			s.shutGate()
-			return nil
-		}
-		if !s.mayAccept(l) {
+		if s.awaitsRoom() || !s.mayAccept(l) {
 			return nil
 		}
 		n, descriptors, err := receiveDescriptor(fd, s.readBuffer)

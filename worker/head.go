@@ -2,6 +2,8 @@ package worker
 
 import (
 	"net/http"
+	"net/textproto"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -102,7 +104,7 @@ func (w *response) notice(key string, values []string) (send bool) {
 		w.userEncoding, w.noLength = true, true
 		w.identity = values[0] == "identity"
 		w.userCoding = !w.identity
-		return !w.identity && values[0] != "chunked"
+		return !w.identity && values[0] != "chunked" && w.atLeast11 // HTTP/1.0 must not be sent one (RFC 9112 section 6.1)
 	case "Date":
 		w.userDate = true
 	case "Connection":
@@ -119,10 +121,8 @@ func (w *response) notice(key string, values []string) (send bool) {
 		for _, value := range values {
 			for name := range strings.SplitSeq(value, ",") {
 				name = http.CanonicalHeaderKey(strings.TrimSpace(name))
-				switch name {
-				case "", "Transfer-Encoding", "Content-Length", "Trailer":
-				default:
-					w.rareParts().trailers = append(w.rareParts().trailers, name)
+				if rare := w.rareParts(); name != "" && mayBeTrailer(name) && !slices.Contains(rare.trailers, name) {
+					rare.trailers = append(rare.trailers, name)
 				}
 			}
 		}
@@ -132,6 +132,19 @@ func (w *response) notice(key string, values []string) (send bool) {
 		return false
 	}
 	return true
+}
+
+// mayBeTrailer: not a field on which framing, routing, authentication or the
+// meaning of the body depends (RFC 9110 section 6.5.1). net/http has the same
+// list, for those that are declared.
+func mayBeTrailer(name string) bool {
+	switch name {
+	case "Authorization", "Cache-Control", "Connection", "Content-Encoding", "Content-Length", "Content-Range", "Content-Type",
+		"Expect", "Host", "Keep-Alive", "Max-Forwards", "Pragma", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection",
+		"Range", "Realm", "Te", "Trailer", "Transfer-Encoding", "Www-Authenticate":
+		return false
+	}
+	return !strings.HasPrefix(name, "If-")
 }
 
 // hasToken looks for a token in a comma-separated list, case-insensitively.
@@ -268,10 +281,18 @@ func (w *response) appendConnection(b []byte) []byte {
 // true of the connection in place of what the handler said of it.
 func (w *response) appendOwnConnection(b []byte) []byte {
 	var options []string
+	// Keep-alive is to be named, whatever the handler said?
+	alive := !w.atLeast11 || w.userAlive || w.x.server.aliveLine != ""
 	for _, value := range w.rare.connection {
 		for option := range strings.SplitSeq(value, ",") {
 			option = strings.TrimSpace(option)
-			if option != "" && !strings.EqualFold(option, "close") && !strings.EqualFold(option, "keep-alive") {
+			switch {
+			case option == "" || strings.EqualFold(option, "close"):
+			case strings.EqualFold(option, "keep-alive"):
+				alive = true
+			case !parser.ValidToken(option):
+				w.x.server.dropField("Connection", value)
+			default:
 				options = append(options, option)
 			}
 		}
@@ -280,8 +301,11 @@ func (w *response) appendOwnConnection(b []byte) []byte {
 	case w.status == http.StatusSwitchingProtocols:
 	case w.closeAfter:
 		options = append(options, "close")
-	default:
+	case alive:
 		options = append(options, "keep-alive")
+	}
+	if len(options) == 0 {
+		return b
 	}
 	return w.x.server.appendField(b, "Connection", strings.Join(options, ", "))
 }
@@ -292,6 +316,9 @@ func (w *response) writeInformational(status int) {
 		return // RFC 9110 section 15.2: never to an HTTP/1.0 client
 	}
 	s := w.x.server
+	if b := w.x.streamed(); b != nil && status == http.StatusContinue {
+		b.wantsContinue.Store(false) // the handler has said it
+	}
 	b := appendStatusLine(w.scratch.cur.B, true, status)
 	for key, values := range w.header {
 		if key == "Content-Length" || key == "Transfer-Encoding" || strings.HasPrefix(key, http.TrailerPrefix) {
@@ -321,8 +348,10 @@ func (s *Server) dropField(key, value string) {
 	s.log.warn(limitKey{event: "dropped field", detail: key}, "response header field dropped: invalid name or value", "name", key, "value", value)
 }
 
-// appendValid is appendField for a name that is known to be one.
+// appendValid is appendField for a name that is known to be one. Whitespace
+// around the value is no part of it (RFC 9110 section 5.5), and left out.
 func (s *Server) appendValid(b []byte, key, value string) []byte {
+	value = textproto.TrimString(value)
 	if !parser.ValidFieldValue(value) {
 		s.dropField(key, value)
 		return b

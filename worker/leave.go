@@ -18,6 +18,10 @@ type departure struct {
 	heart     *heart
 	terminate <-chan os.Signal
 	done      <-chan struct{} // of Serve's context
+	// command is what the master has wanted so far, termAt when the first SIGTERM
+	// came.
+	command page.Command
+	termAt  time.Time
 }
 
 // cause of a departure.
@@ -33,6 +37,10 @@ const (
 // deadlineMargin is how long before the master's deadline idle clients are let
 // go at the latest, so that they are not cut off.
 const deadlineMargin = time.Second
+
+// sameTerm is how long after a SIGTERM another one may be the same word of
+// somebody who tells the master and its workers, all of them, to stop.
+const sameTerm = time.Second
 
 // wait returns when the worker is to leave.
 func (d *departure) wait() cause {
@@ -58,6 +66,10 @@ func (d *departure) run(why cause) error {
 		return err
 	}
 	command := page.Command(l.slot.Command.Load())
+	d.command = command
+	if why == causeTerm && d.termAt.IsZero() {
+		d.termAt = time.Now()
+	}
 	if why == causeTerm && command == page.NoCommand {
 		log.Warn("told to leave by somebody else than the master")
 		_ = l.tell(KindExternalTerm, l.inheritance.Index, "")
@@ -137,9 +149,11 @@ func (d *departure) awaitDrained(grace, streams context.Context, endStreams func
 		case <-over:
 			over = nil
 			_ = s.reactor.Do(s.endStreams)
-		case <-d.terminate: // a second one skips every grace
-			endStreams()
-			_ = s.reactor.Do(s.endHandOver)
+		case <-d.terminate:
+			if d.isUrgent() {
+				endStreams()
+				_ = s.reactor.Do(s.endHandOver)
+			}
 		case <-gone:
 			gone = nil
 			orphaned = time.After(d.options.OrphanGrace)
@@ -150,6 +164,26 @@ func (d *departure) awaitDrained(grace, streams context.Context, endStreams func
 			return d.giveUp()
 		}
 	}
+}
+
+// isUrgent reports whether a SIGTERM to a worker that leaves already is to skip
+// every grace. The first one after the master has said what it wants is the
+// master's own, if this worker was told to leave by somebody else before.
+func (d *departure) isUrgent() bool {
+	before := d.command
+	d.command = page.Command(d.link.slot.Command.Load())
+	switch {
+	case d.command == page.Hurry:
+		return true
+	case d.command != before:
+		_ = d.server.reactor.Do(func() {
+			if d.server.isToFinish() {
+				d.server.endHandOver()
+			}
+		})
+		return false
+	}
+	return time.Since(d.termAt) >= sameTerm
 }
 
 // giveUp ends the waiting. Connections without a request do not matter.
@@ -183,23 +217,36 @@ func (w *response) hasBegun() bool {
 	return w.begun
 }
 
-// acceptRest takes in everybody who has connected, whatever the siblings do:
-// when the last process closes the socket, its queue is lost.
+// acceptRest takes in everybody who has connected, whatever the siblings do and
+// whether there is a place for them: when the last process closes the socket,
+// its queue is lost.
 func (s *Server) acceptRest() {
 	done := make(chan struct{})
 	if s.reactor.Do(func() {
 		defer close(done)
-		s.gate.siblings = nil
-		table := s.gate.table.Load()
-		if table == nil || s.gate.paused || s.gate.shut {
-			return
-		}
-		for _, l := range *table {
-			if l.raw != nil {
-				_ = l.raw.Control(l.accept) // nobody is there to be told
+		s.gate.siblings, s.gate.takesAll = nil, true
+		if table := s.gate.table.Load(); table != nil {
+			for _, l := range *table {
+				s.acceptAll(l)
 			}
 		}
 	}) == nil {
 		<-done
+	}
+}
+
+// mostBatches are more than the longest queue has (65535 connections), so that
+// who connects without end does not keep the server from leaving.
+const mostBatches = 1<<16/acceptBatchSize + 1
+
+// acceptAll empties the queue of a listener.
+func (s *Server) acceptAll(l *listener) {
+	if l.raw == nil {
+		return
+	}
+	for range mostBatches {
+		if err := l.raw.Control(l.accept); err != nil || l.failed != nil || !isReadable(l.fd) {
+			return // of failures nobody is there to be told
+		}
 	}
 }

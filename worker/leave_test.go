@@ -184,7 +184,7 @@ func TestOrphan(t *testing.T) {
 }
 
 // leaveWith runs a departure in this process.
-func (g *team) departs(o ServeOptions, terminate chan os.Signal) chan error {
+func (g *team) departs(o ServeOptions, terminate chan os.Signal, changes ...func(*departure)) chan error {
 	ts := g.list[0]
 	done := make(chan error, 1)
 	pipe, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
@@ -197,6 +197,9 @@ func (g *team) departs(o ServeOptions, terminate chan os.Signal) chan error {
 	}
 	link := &Link{inheritance: Inheritance{HandOver: g.master.pair}, pipe: pipe, page: g.page, slot: g.page.Slot(0), masterGone: make(chan struct{})}
 	d := &departure{link: link, server: ts.Server, options: &o, terminate: terminate}
+	for _, change := range changes {
+		change(d)
+	}
 	go func() { done <- d.run(causeTerm) }()
 	return done
 }
@@ -270,7 +273,7 @@ func TestSecondTerm(t *testing.T) {
 	}
 	g.page.Slot(0).Command.Store(uint32(page.HandOver)) // to whom?
 	terminate := make(chan os.Signal, 1)
-	done := g.departs(ServeOptions{StreamGrace: time.Hour}, terminate)
+	done := g.departs(ServeOptions{StreamGrace: time.Hour}, terminate, func(d *departure) { d.termAt = time.Now().Add(-sameTerm) })
 	terminate <- syscall.SIGTERM
 	if _, err := idle.reader.ReadByte(); err != io.EOF {
 		t.Errorf("reading from an idle connection: %v, want its end", err)
@@ -325,5 +328,120 @@ func (w *workerProcess) untilText(holds func() bool) {
 		if time.Now().After(deadline) {
 			w.t.Fatal("never")
 		}
+	}
+}
+
+// Who waits in the kernel's queue when the server ends is served, however many
+// they are: also where one accept takes only some, nobody has a place for them,
+// or the gate is shut.
+func TestFinishTakesTheWholeQueue(t *testing.T) {
+	const clients = 3 * acceptBatchSize
+	for _, queues := range []bool{true, false} {
+		t.Run(fmt.Sprintf("QueueRequests %t", queues), func(t *testing.T) {
+			running, release := make(chan struct{}), make(chan struct{})
+			g := startTeam(t, 1, func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/first" {
+					close(running)
+					<-release
+				}
+			}, func(o *Options) { o.QueueRequests, o.MaxThreads = queues, 1 })
+			first := dialTCP(t, g.master.addr)
+			first.send(request("/first", "x"))
+			waitFor(t, running)
+			g.only(-1) // nobody is accepted
+			var waiting []*client
+			for range clients {
+				c := dialTCP(t, g.master.addr)
+				c.send(request("/a", "x"))
+				waiting = append(waiting, c)
+			}
+			g.page.Slot(0).Command.Store(uint32(page.Finish))
+			done := g.departs(ServeOptions{StreamGrace: time.Hour}, nil)
+			waitFor(t, g.list[0].drainBegun)
+			syscall.Close(g.master.listener) // as the master does
+			g.master.listener = -1
+			close(release)
+			for _, c := range append(waiting, first) {
+				if c.answered(t, true); t.Failed() {
+					return
+				}
+				c.Close()
+			}
+			if err := waitFor(t, done); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// The server stops while a worker waits for siblings to take its connections:
+// there will be none. Clients are let go at once, with their answer or without.
+func TestStopEndsHandOver(t *testing.T) {
+	running, release := make(chan struct{}), make(chan struct{})
+	g := startTeam(t, 1, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/busy" {
+			close(running)
+			<-release
+		}
+	})
+	idle, busy := dialTCP(t, g.master.addr), dialTCP(t, g.master.addr)
+	idle.send(request("/a", "x"))
+	idle.answered(t, false)
+	busy.send(request("/busy", "x"))
+	waitFor(t, running)
+	done := g.departs(ServeOptions{StreamGrace: time.Hour}, nil) // told by somebody else
+	waitFor(t, g.list[0].drainBegun)
+	g.page.Global().Stopping.Store(1)
+	g.page.Slot(0).Command.Store(uint32(page.Finish))
+	_ = idle.SetDeadline(time.Now().Add(handOverPatience / 2))
+	if _, err := idle.reader.ReadByte(); err != io.EOF {
+		t.Errorf("reading from an idle connection: %v, want its end", err)
+	}
+	close(release)
+	busy.answered(t, true)
+	idle.Close()
+	busy.Close()
+	if err := waitFor(t, done); err != nil {
+		t.Error(err)
+	}
+}
+
+// Somebody sends a TERM to the master and to its workers: the workers get two.
+// That is no hurry, in whichever order they come.
+func TestTermOfTheWholeGroup(t *testing.T) {
+	for _, first := range []page.Command{page.NoCommand, page.Finish} {
+		t.Run(fmt.Sprintf("command %d when the first comes", first), func(t *testing.T) {
+			release := make(chan struct{})
+			g := startTeam(t, 1, func(w http.ResponseWriter, r *http.Request) {
+				_ = http.NewResponseController(w).Flush()
+				<-release
+				if r.Context().Err() != nil {
+					return
+				}
+				_, _ = io.WriteString(w, "whole")
+			})
+			stream := dialTCP(t, g.master.addr)
+			stream.send("GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
+			r, err := http.ReadResponse(stream.reader, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			g.page.Slot(0).Command.Store(uint32(first))
+			terminate := make(chan os.Signal) // who sends knows that it was taken
+			done := g.departs(ServeOptions{StreamGrace: time.Hour}, terminate, func(d *departure) { d.termAt = time.Now().Add(time.Hour) })
+			waitFor(t, g.list[0].drainBegun)
+			g.page.Slot(0).Command.Store(uint32(page.Finish))
+			for range 3 {
+				terminate <- syscall.SIGTERM
+			}
+			close(release)
+			if body, err := io.ReadAll(r.Body); err != nil || string(body) != "whole" {
+				t.Errorf("the stream has brought %q, %v", body, err)
+			}
+			stream.Close()
+			if err := waitFor(t, done); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

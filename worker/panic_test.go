@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 )
 
 // A handler that fails harms nobody: its answer is cut so that the client
@@ -79,6 +80,41 @@ func TestHandlerFails(t *testing.T) {
 						t.Errorf("line %v", a)
 					}
 				}
+			})
+		}
+	}
+}
+
+// A handler that fails does not take the answers before it along, whatever its
+// client has sent meanwhile: closing with unread bytes would reset the connection.
+func TestHandlerFailsAndResetsNobody(t *testing.T) {
+	for name, fail := range map[string]func(){"panic": func() { panic(http.ErrAbortHandler) }, "Goexit": runtime.Goexit} {
+		for mode, change := range map[string]func(*Options){"reactor": nil, "blocking": func(o *Options) { o.QueueRequests = false }} {
+			t.Run(name+" "+mode, func(t *testing.T) {
+				var gate chan struct{} // made in the bubble
+				handler := func(w http.ResponseWriter, r *http.Request) {
+					if r.URL.Path == "/fail" {
+						<-gate
+						fail()
+					}
+					hello(w, r)
+				}
+				inBubble(t, handler, change, func(t *testing.T, k *fakeKernel) {
+					gate = make(chan struct{})
+					c := k.connect()
+					c.send(get + getPath("/fail"))
+					c.send(get)
+					close(gate)
+					k.pass(time.Second)
+					c.send(get)
+					if got := c.received(); strings.Count(got, "Hello, World!") != 1 {
+						t.Errorf("received %q, want one answer", got)
+					}
+					k.pass(time.Minute)
+					if state := c.state(); state.shutAt.IsZero() || state.closedAt.IsZero() || state.reset {
+						t.Errorf("shut down %v, closed %v, reset %t", state.shutAt, state.closedAt, state.reset)
+					}
+				})
 			})
 		}
 	}

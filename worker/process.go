@@ -84,7 +84,11 @@ func (s *Server) process(place *threadpool.Place, sl *slot) {
 		}
 		if !gone && !x.response.hijacked && !x.response.timedOut() { // the handler ended its goroutine (runtime.Goexit)
 			sc.cur.B = sc.cur.B[:0] // or a panic of ours: then the place, and with it the buffer, is the next client's
-			s.handBack(sl, sc, thenClose)
+			after := c.then
+			if after == thenIdle {
+				after = thenClose // it never came to conclude
+			}
+			s.handBack(sl, sc, after)
 		}
 	}()
 	turn := sc.now
@@ -206,14 +210,12 @@ func (s *Server) conclude(place *threadpool.Place, sc *scratch, x *exchange) out
 		sc.last = x // else there are only the answers before it in the output
 	}
 	switch {
-	case w.err != nil || w.cut:
-		if w.err != nil && w.begun {
-			s.drop(&sc.out) // what is left of it has been reported
-		}
+	case w.err != nil && w.begun:
+		s.drop(&sc.out) // what is left of it has been reported
 		c.then = thenClose
-		if w.cut && (c.HasBackToBackRequests() || x.streamed() != nil) {
-			c.then = thenLinger
-		}
+		return outcomeClose
+	case w.err != nil || w.cut: // but the answers before it are not
+		c.then = thenLinger
 		return outcomeClose
 	case w.closeAfter:
 		c.then = thenClose
@@ -252,7 +254,7 @@ func (s *Server) next(sl *slot, sc *scratch, inline int, turn int64) *exchange {
 		if c.HasBackToBackRequests() {
 			x, err := s.TryToFinish(sl, &sc.head, nil, sc.now)
 			if err != nil {
-				s.refuseFromPool(sl, sc, err)
+				s.refuseFromPool(sl, sc, err, nil)
 				return nil
 			}
 			if x != nil {
@@ -374,7 +376,7 @@ func (s *Server) readOnce(sl *slot, sc *scratch) (x *exchange, gone bool) {
 	s.stats.bytesIn.Add(uint64(n))
 	x, err = s.TryToFinish(sl, &sc.head, target[:n], sc.now)
 	if err != nil {
-		s.refuseFromPool(sl, sc, err)
+		s.refuseFromPool(sl, sc, err, target[:n])
 		return nil, true
 	}
 	return x, false

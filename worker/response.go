@@ -364,10 +364,17 @@ func (w *response) appendLastChunk() {
 		}
 	}
 	for key, values := range w.header {
-		if name, ok := strings.CutPrefix(key, http.TrailerPrefix); ok {
-			for _, value := range values {
-				b = w.x.server.appendField(b, http.CanonicalHeaderKey(name), value)
+		name, ok := strings.CutPrefix(key, http.TrailerPrefix)
+		if !ok {
+			continue
+		}
+		name = http.CanonicalHeaderKey(name)
+		for _, value := range values {
+			if !mayBeTrailer(name) {
+				w.x.server.dropField(name, value)
+				continue
 			}
+			b = w.x.server.appendField(b, name, value)
 		}
 	}
 	w.scratch.cur.B = append(b, "\r\n"...)

@@ -88,6 +88,10 @@ func TestFraming(t *testing.T) {
 		{"304 with a length and a type", set("Content-Length", []string{"7"}, set("Content-Type", []string{"x/y"}, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(304) })), get, "HTTP/1.1 304 Not Modified\r\n" + alive + "\r\n"},
 		{"close", set("Connection", []string{"close"}, write("hello")), get, "HTTP/1.1 200 OK\r\nConnection: close\r\n" + plain + "Content-Length: 5\r\n\r\nhello"},
 		{"own Keep-Alive", set("Keep-Alive", []string{"timeout=5"}, write("hello")), get, "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=5\r\n" + plain + "Content-Length: 5\r\nConnection: keep-alive\r\n\r\nhello"},
+		{"own Connection", set("Connection", []string{"X-Hop, close-not", "Keep-Alive"}, set("X-Hop", []string{" \t1 "}, write("hello"))), get, "HTTP/1.1 200 OK\r\nX-Hop: 1\r\n" + plain + "Content-Length: 5\r\nConnection: X-Hop, close-not, keep-alive\r\nKeep-Alive: timeout=65\r\n\r\nhello"},
+		{"own Connection, no option", set("Connection", []string{"no option, X-Hop", "close"}, write("hello")), get, "HTTP/1.1 200 OK\r\n" + plain + "Content-Length: 5\r\nConnection: X-Hop, close\r\n\r\nhello"},
+		{"another coding", set("Transfer-Encoding", []string{"gzip"}, write("hello")), get, "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n" + alive + "\r\n5\r\nhello\r\n0\r\n\r\n"},
+		{"another coding, 1.0", set("Transfer-Encoding", []string{"gzip"}, write("hello")), "GET / HTTP/1.0\r\n\r\n", "HTTP/1.0 200 OK\r\n\r\nhello"},
 		{"identity", set("Transfer-Encoding", []string{"identity"}, flush), get, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabcd"},
 		{"chunked by the handler", set("Transfer-Encoding", []string{"chunked"}, flush), get, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n" + alive + "\r\n2\r\nab\r\n2\r\ncd\r\n0\r\n\r\n"},
 		{"invalid length", set("Content-Length", []string{"five"}, write("hello")), get, "HTTP/1.1 200 OK\r\n" + plain + "Content-Length: 5\r\n" + alive + "\r\nhello"},
@@ -97,6 +101,13 @@ func TestFraming(t *testing.T) {
 			w.Header().Set("X-Sum", "1")
 			w.Header().Set(http.TrailerPrefix+"X-Late", "2")
 		}, get, "HTTP/1.1 200 OK\r\nTrailer: X-Sum, Content-Length\r\n" + plain + "Transfer-Encoding: chunked\r\n" + alive + "\r\n5\r\nhello\r\n0\r\nX-Sum: 1\r\nX-Late: 2\r\n\r\n"},
+		{"no trailers", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Trailer", "X-Sum, x-sum, Content-Type, If-Match")
+			_, _ = io.WriteString(w, "hello")
+			for _, key := range []string{"X-Sum", "If-Match", http.TrailerPrefix + "content-length", http.TrailerPrefix + "Transfer-Encoding"} {
+				w.Header().Set(key, "1")
+			}
+		}, get, "HTTP/1.1 200 OK\r\nTrailer: X-Sum, x-sum, Content-Type, If-Match\r\n" + plain + "Transfer-Encoding: chunked\r\n" + alive + "\r\n5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			raw, _ := exchangeWith(t, test.handler, test.request)
@@ -333,6 +344,61 @@ func TestInformational(t *testing.T) {
 	old.send("GET / HTTP/1.0\r\n\r\n")
 	if raw := old.rest(); !strings.HasPrefix(raw, "HTTP/1.0 200") {
 		t.Errorf("answer %q", raw)
+	}
+}
+
+// Without an advertised time a connection that goes on needs no word about it, and
+// the handler's Connection is sent as it is.
+func TestConnectionWithoutKeepAlive(t *testing.T) {
+	quiet := func(o *Options) { o.Timeouts.AdvertisedIdle = 0 }
+	for handlers, want := range map[string]string{
+		"Upgrade":             "Upgrade",
+		"":                    "",
+		"Upgrade, keep-alive": "Upgrade, keep-alive",
+	} {
+		ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Connection", handlers)
+			hello(w, r)
+		}, quiet)
+		c := ts.dial()
+		c.send(get, get)
+		for range 2 {
+			if a := c.want(200, "Hello, World!"); a.Header.Get("Connection") != want || a.Header["Keep-Alive"] != nil {
+				t.Errorf("Connection %q becomes %q, want %q", handlers, a.Header["Connection"], want)
+			}
+		}
+	}
+}
+
+// The server's own answer to HEAD has no body either.
+func TestRefusedHeadHasNoBody(t *testing.T) {
+	const head = "HEAD / HTTP/1.1\r\nHost: h\r\n"
+	for name, input := range map[string]string{
+		"400": head + "Host: other\r\n\r\n",
+		"413": head + "Transfer-Encoding: chunked\r\n\r\nffff\r\nx",
+		"417": "\r\n" + head + "Expect: more\r\n\r\n",
+		"431": head + "A: " + strings.Repeat("a", 200_000) + "\r\n\r\n",
+	} {
+		for mode, change := range map[string]func(*Options){
+			"reactor":  func(o *Options) { o.Limits.Body = 1 << 10 },
+			"blocking": func(o *Options) { o.Limits.Body, o.QueueRequests = 1<<10, false },
+		} {
+			for _, before := range []string{"", get} {
+				ts := startServer(t, hello, change)
+				c := ts.dial()
+				c.send(before, input)
+				if before != "" {
+					c.want(200, "Hello, World!")
+				}
+				if name == "413" {
+					c.send(strings.Repeat("x", 2000))
+				}
+				raw := c.rest()
+				if fields, body, _ := strings.Cut(raw, "\r\n\r\n"); !strings.HasPrefix(fields, "HTTP/1.1 "+name) || body != "" {
+					t.Errorf("%s, %s, behind %q: answer %q", name, mode, before, raw)
+				}
+			}
+		}
 	}
 }
 

@@ -66,6 +66,7 @@ type Server struct {
 	handOver   handOver
 	draining   atomic.Bool
 	drainBegun chan struct{} // closed when draining becomes true
+	idleGone   chan struct{} // closed when the reactor has then let those go that nothing is served of
 	drained    chan struct{} // closed when no client is left after that
 	drainOnce  sync.Once
 	emptyOnce  sync.Once
@@ -95,10 +96,10 @@ func NewServer(options Options) (*Server, error) {
 		options:    options,
 		sockets:    options.sockets,
 		readBuffer: make([]byte, readSize),
-		drainBegun: make(chan struct{}),
-		drained:    make(chan struct{}),
-		finished:   make(chan struct{}),
-		blocks:     blockBudget{total: options.BodyMemoryTotal},
+		drainBegun: make(chan struct{}), idleGone: make(chan struct{}),
+		drained:  make(chan struct{}),
+		finished: make(chan struct{}),
+		blocks:   blockBudget{total: options.BodyMemoryTotal},
 		shadow: &http.Server{Handler: options.Handler, IdleTimeout: options.Timeouts.Idle,
 			ReadHeaderTimeout: options.Timeouts.Head, MaxHeaderBytes: options.Limits.Head,
 			// http.TimeoutHandler logs through it.
@@ -237,10 +238,28 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-s.drained:
 	case <-s.finished:
 	case <-ctx.Done():
-		return ctx.Err()
+		if !s.isIdle() {
+			return ctx.Err()
+		}
 	}
 	s.end()
 	return nil
+}
+
+// isIdle reports whether there is nothing that a shutdown would have to wait
+// for: then it succeeds even if its context has ended, as net/http's does.
+func (s *Server) isIdle() bool {
+	select {
+	case <-s.idleGone:
+	case <-s.finished:
+	}
+	select {
+	case <-s.drained:
+	case <-s.finished:
+	default:
+		return false
+	}
+	return true
 }
 
 // beginDrain closes the listeners and tells every waiting client.
@@ -258,6 +277,7 @@ func (s *Server) beginDrain() {
 		_ = s.reactor.Do(func() {
 			s.closedListeners = true
 			s.drainWaiting()
+			close(s.idleGone)
 		})
 	})
 }

@@ -209,6 +209,23 @@ func TestShutdownHonoursItsContext(t *testing.T) {
 	})
 }
 
+// A context that has ended is no reason to fail when nothing is left to wait for.
+func TestShutdownOfIdleServerWithEndedContext(t *testing.T) {
+	modes(t, func(t *testing.T, mode func(*Options)) {
+		over, cancel := context.WithCancel(context.Background())
+		cancel()
+		ts := startServer(t, hello, mode)
+		for range 20 {
+			if err := ts.Shutdown(over); err != nil {
+				t.Fatalf("Shutdown = %v", err)
+			}
+		}
+		if err := waitFor(t, ts.served); err != http.ErrServerClosed {
+			t.Errorf("Serve = %v", err)
+		}
+	})
+}
+
 // Hijacked connections are not waited for: they are their handlers' own.
 func TestShutdownDoesNotWaitForHijackers(t *testing.T) {
 	taken, gate := make(chan net.Conn, 1), make(chan struct{})

@@ -125,6 +125,8 @@ func TestContinueIsLazy(t *testing.T) {
 		case "/refuse":
 			w.WriteHeader(http.StatusForbidden)
 			return
+		case "/itself":
+			w.WriteHeader(http.StatusContinue)
 		case "/early":
 			_, _ = io.WriteString(w, "early|")
 			_ = http.NewResponseController(w).Flush()
@@ -161,6 +163,17 @@ func TestContinueIsLazy(t *testing.T) {
 		c.send(fmt.Sprintf(expect, "/early"))
 		c.send("body")
 		c.want(200, "early|body|<nil>|")
+	})
+	t.Run("not again when the handler has sent it", func(t *testing.T) {
+		c := ts.dial()
+		c.send(fmt.Sprintf(expect, "/itself"))
+		if a := c.answer(); a.StatusCode != 100 {
+			t.Errorf("answer %d", a.StatusCode)
+		}
+		c.send("body")
+		if a := c.want(200, "body|<nil>|"); a.Close {
+			t.Error("the connection does not go on")
+		}
 	})
 	t.Run("not when the body is here", func(t *testing.T) {
 		c := ts.dial()

@@ -109,7 +109,7 @@ func (s *Server) expireWaiting(sl *slot) {
 	}
 	if c.inFlight() {
 		s.noteTimeout(sl, now)
-		s.answerAndClose(sl, 408, "")
+		s.answerAndClose(sl, 408, "", nil)
 		return
 	}
 	if c.state == StateIdle {

@@ -70,6 +70,8 @@ const (
 	HandOver
 	// Finish: finish what runs and let idle connections go, for all end.
 	Finish
+	// Hurry: the same, without the grace of streams.
+	Hurry
 )
 
 // Stats is where the program keeps its statistics, aligned to 8 bytes: as many

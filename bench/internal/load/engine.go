@@ -7,7 +7,7 @@ import (
 	"net"
 	"time"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
+	"github.com/catamount-server/catamount/bench/internal/stats"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,9 +25,8 @@ type engine struct {
 	resting  queue // connections that have nothing under way
 	underWay int
 
-	start     time.Time
-	latencies *hdrhistogram.Histogram
-	result    Result
+	start  time.Time
+	result Result
 }
 
 type engineConn struct {
@@ -127,7 +126,7 @@ func (e *engine) close() {
 // run makes the load for its duration, and then waits for what is under way:
 // a request that was due counts, however late its answer.
 func (e *engine) run() (Result, error) {
-	e.start, e.result, e.latencies = time.Now(), Result{}, histogram()
+	e.start, e.result = time.Now(), Result{Latencies: stats.NewLatencies()}
 	events := make([]unix.EpollEvent, 512)
 	buffer := make([]byte, 256<<10)
 	due := time.Duration(0) // when the next request is due, at a constant rate
@@ -148,10 +147,10 @@ func (e *engine) run() (Result, error) {
 		}
 	}
 	e.result.Timeouts += int64(e.underWay)
+	e.abandon()
 	if e.Rate > 0 && due < e.Duration { // could not even be sent
 		e.result.Timeouts += int64((e.Duration - due) / e.interval())
 	}
-	e.result.Latency = latencyOf(e.latencies)
 	return e.result, nil
 }
 
@@ -194,6 +193,18 @@ func (e *engine) send(i int32, due time.Duration) bool {
 	c.due, c.got, c.busy = due, 0, true
 	e.underWay++
 	return true
+}
+
+// abandon closes the connections whose answers have not come in time: what
+// comes later must not count in another run.
+func (e *engine) abandon() {
+	for i := range e.conns {
+		if c := &e.conns[i]; c.busy {
+			unix.Close(c.fd)
+			*c = engineConn{fd: -1}
+		}
+	}
+	e.underWay = 0
 }
 
 // lose gives a connection up.
@@ -240,7 +251,7 @@ func (e *engine) finish(i int32) {
 	if now > e.Duration {
 		e.result.Late++
 	}
-	e.latencies.RecordValue(min(max(latency.Nanoseconds(), 1), e.latencies.HighestTrackableValue()))
+	e.result.Latencies.Record(latency, 1)
 	e.result.Requests++
 	e.underWay--
 	c.busy = false

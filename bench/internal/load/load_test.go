@@ -104,7 +104,7 @@ func TestLoops(t *testing.T) {
 		{Conns: 2}, {Request: Request{Close: true}, Conns: 1}, {Request: Request{Pipeline: 4, Body: 10}, Conns: 1},
 	}}.run()
 	for i, r := range results {
-		if err := r.Clean(); err != nil || r.Late > 4 || r.Latency.P50 <= 0 || r.Latency.Max < r.Latency.P50 {
+		if err := r.Clean(); err != nil || r.Late > 4 || r.Latencies.Percentile(50) <= 0 || r.Latencies.Percentile(100) < r.Latencies.Percentile(50) {
 			t.Errorf("group %d: %+v, error %v", i, r, err)
 		}
 	}
@@ -125,7 +125,7 @@ func TestLoopsCountWhatFails(t *testing.T) {
 		"hanging up": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 			func(r Result) bool { return r.Broken > 0 && r.Requests == 0 }},
 		"silence": {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
-			func(r Result) bool { return r.Timeouts > 0 && r.Requests == 0 }},
+			func(r Result) bool { return r.Timeouts > 0 && r.Requests == 0 && r.Latencies.Percentile(0) >= 50e3 }},
 	} {
 		l := Loops{Addr: serve(t, c.handler), Duration: 20 * time.Millisecond, Patience: 50 * time.Millisecond, Groups: []Group{{Conns: 1}}}
 		if r := l.run()[0]; !c.counted(r) || r.Clean() == nil {
@@ -178,7 +178,7 @@ func runEngine(t *testing.T, s Steady) Result {
 func TestSteady(t *testing.T) {
 	addr := serve(t, hello)
 	s := Steady{Addr: addr, AnswerSize: answerSize(t, addr), Conns: 10, Duration: 100 * time.Millisecond}
-	if r := runEngine(t, s); r.Clean() != nil || r.Requests < 10 || r.Latency.P50 <= 0 {
+	if r := runEngine(t, s); r.Clean() != nil || r.Requests < 10 || r.Latencies.Percentile(50) <= 0 {
 		t.Errorf("as fast as it goes: %+v", r)
 	}
 	s.Rate = 500
@@ -221,8 +221,24 @@ func TestSteadyChargesStalls(t *testing.T) {
 	if r.Clean() != nil || r.Requests != 300 {
 		t.Fatalf("%+v", r)
 	}
-	if half := float64(stall.Microseconds()) / 2 * 0.8; r.Latency.Max < 1.9*half || r.Latency.P90 < half {
-		t.Errorf("a stall of %v hardly shows: %+v µs", stall, r.Latency)
+	if half := float64(stall.Microseconds()) / 2 * 0.8; r.Latencies.Percentile(100) < 1.9*half || r.Latencies.Percentile(90) < half {
+		t.Errorf("a stall of %v hardly shows: p90 %.0f µs, max %.0f µs", stall, r.Latencies.Percentile(90), r.Latencies.Percentile(100))
+	}
+}
+
+// TestSteadyForgetsWhatIsLate: an answer that did not come in its run is no
+// answer of the next.
+func TestSteadyForgetsWhatIsLate(t *testing.T) {
+	addr := serve(t, hello)
+	e, err := newEngine(Steady{Addr: addr, AnswerSize: answerSize(t, addr), Conns: 2, Duration: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.close()
+	e.sendDue(0, 0)
+	e.abandon()
+	if r, err := e.run(); err != nil || r.Requests != 0 || r.Timeouts != 0 || r.Clean() == nil {
+		t.Errorf("a run after its connections were given up: %+v, error %v", r, err)
 	}
 }
 

@@ -12,8 +12,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/catamount-server/catamount/bench/internal/process"
+	"github.com/catamount-server/catamount/bench/internal/stats"
 	"github.com/valyala/fasthttp"
 )
 
@@ -83,7 +83,7 @@ func (l Loops) run() []Result {
 	end := time.Now().Add(l.Duration)
 	var all sync.WaitGroup
 	for i, group := range l.Groups {
-		tallies[i] = &tally{latencies: histogram()}
+		tallies[i] = &tally{Result: Result{Seconds: l.Duration.Seconds(), Latencies: stats.NewLatencies()}}
 		for range group.Conns {
 			one := newLoop(l.Addr, batches[i], group.Request, tallies[i])
 			all.Go(func() { one.run(end, l.patience()) })
@@ -93,7 +93,6 @@ func (l Loops) run() []Result {
 	results := make([]Result, len(l.Groups))
 	for i, t := range tallies {
 		results[i] = t.Result
-		results[i].Seconds, results[i].Latency = l.Duration.Seconds(), latencyOf(t.latencies)
 	}
 	return results
 }
@@ -102,7 +101,6 @@ func (l Loops) run() []Result {
 type tally struct {
 	mu sync.Mutex
 	Result
-	latencies *hdrhistogram.Histogram
 }
 
 // errLate means that an answer did not come in time.
@@ -118,10 +116,11 @@ func (t *tally) count(got answers, latency time.Duration, late bool, err error) 
 	if late {
 		t.Late += int64(got.n)
 	}
-	t.latencies.RecordValues(min(latency.Nanoseconds(), t.latencies.HighestTrackableValue()), int64(got.n))
+	t.Latencies.Record(latency, got.n)
 	switch {
 	case errors.Is(err, errLate):
 		t.Timeouts++
+		t.Latencies.Record(latency, 1)
 	case err != nil:
 		t.Broken++
 	}

@@ -49,6 +49,15 @@ func TestUsageOf(t *testing.T) {
 	}
 }
 
+// TestWithout: a process that has ended took its CPU time with it, one that has
+// begun did not.
+func TestWithout(t *testing.T) {
+	before, after := Usage{Processes: []int{1, 2, 3}}, Usage{Processes: []int{4, 1, 3}}
+	if got := after.Without(before); !slices.Equal(got, []int{2}) {
+		t.Errorf("%v ended, want 2", got)
+	}
+}
+
 // TestTree: what a server starts is charged to it.
 func TestTree(t *testing.T) {
 	cmd := exec.Command("sleep", "60")

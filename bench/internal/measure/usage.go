@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -18,6 +19,7 @@ const tick = time.Second / 100
 // the nanosecond; how it parts into User and System the kernel samples.
 type Usage struct {
 	Total, User, System time.Duration
+	Processes           []int
 }
 
 // Sub returns what was used between before and u. The parts are scaled to the
@@ -29,6 +31,12 @@ func (u Usage) Sub(before Usage) Usage {
 		d.System = d.Total - d.User
 	}
 	return d
+}
+
+// Without returns the processes of before that are not in u. What they have used
+// since is unknown, so that a difference would be too small.
+func (u Usage) Without(before Usage) []int {
+	return slices.DeleteFunc(slices.Clone(before.Processes), func(pid int) bool { return slices.Contains(u.Processes, pid) })
 }
 
 // UsageOf adds up the process pid and all its descendants.
@@ -49,6 +57,7 @@ func UsageOf(pid int) (Usage, error) {
 		sum.Total += u.Total
 		sum.User += u.User
 		sum.System += u.System
+		sum.Processes = append(sum.Processes, pid)
 	}
 	return sum, nil
 }

@@ -69,8 +69,8 @@ func chaptersOf(results *result.Results) []chapter {
 func rowTable(s scenario.Scenario, section *result.Section, row string) table {
 	main := s.Columns[0]
 	t := table{Caption: row, Header: []string{"server", heading(main)}}
-	ours := section.Series(row, reference, main.Key)
-	compared := len(ours.Valid()) > 0
+	ours := section.Figure(row, reference, main.Key)
+	compared := len(ours.Rounds.Valid()) > 0
 	if compared {
 		t.Header = append(t.Header, reference+" ÷ it")
 	}
@@ -78,17 +78,17 @@ func rowTable(s scenario.Scenario, section *result.Section, row string) table {
 		t.Header = append(t.Header, heading(c))
 	}
 	for _, server := range section.Servers(row) {
-		series := section.Series(row, server, main.Key)
-		cells := []string{server, series.Format(main.Digits)}
+		figure := section.Figure(row, server, main.Key)
+		cells := []string{server, figure.Format(main.Digits)}
 		if compared {
-			ratio := ours.Over(series).Format(2)
+			ratio := ours.Over(figure).Format(2)
 			if server == reference {
 				ratio = ""
 			}
 			cells = append(cells, ratio)
 		}
 		for _, c := range s.Columns[1:] {
-			cells = append(cells, stats.Number(section.Series(row, server, c.Key).Median(), c.Digits))
+			cells = append(cells, stats.Number(section.Figure(row, server, c.Key).Value, c.Digits))
 		}
 		t.Rows = append(t.Rows, cells)
 	}
@@ -105,11 +105,11 @@ func matrices(s scenario.Scenario, section *result.Section) (all, brief []table)
 		for _, row := range section.Rows() {
 			cells := []string{row}
 			for _, server := range servers {
-				series := section.Series(row, server, c.Key)
+				figure := section.Figure(row, server, c.Key)
 				if i == 0 {
-					cells = append(cells, series.Format(c.Digits))
+					cells = append(cells, figure.Format(c.Digits))
 				} else {
-					cells = append(cells, stats.Number(series.Median(), c.Digits))
+					cells = append(cells, stats.Number(figure.Value, c.Digits))
 				}
 			}
 			t.Rows = append(t.Rows, cells)
@@ -130,12 +130,12 @@ func barPlot(s scenario.Scenario, section *result.Section, row string) plot {
 	main := s.Columns[0]
 	b := bars{Title: title(s, row), Unit: heading(main), Digits: main.Digits}
 	for _, server := range section.Servers(row) {
-		series := section.Series(row, server, main.Key)
-		if len(series.Valid()) == 0 {
+		figure := section.Figure(row, server, main.Key)
+		if len(figure.Rounds.Valid()) == 0 {
 			continue
 		}
-		low, high := series.Range()
-		b.Bars = append(b.Bars, bar{server, series.Median(), low, high})
+		low, high := figure.Rounds.Range()
+		b.Bars = append(b.Bars, bar{server, figure.Value, low, high})
 	}
 	slices.SortStableFunc(b.Bars, func(a, b bar) int { return compare(a.Value, b.Value) })
 	return plot{b.Title, file(s, section, row), b.svg()}
@@ -168,7 +168,7 @@ func linePlots(s scenario.Scenario, section *result.Section) []plot {
 		line := line{Name: server}
 		some := false
 		for _, row := range rows {
-			value := section.Series(row, server, main.Key).Median()
+			value := section.Figure(row, server, main.Key).Value
 			some = some || !math.IsNaN(value)
 			line.Values = append(line.Values, value)
 		}
@@ -194,7 +194,7 @@ func percentilePlot(s scenario.Scenario, section *result.Section, row string) pl
 	for _, server := range section.Servers(row) {
 		line := line{Name: server}
 		for _, key := range keys {
-			line.Values = append(line.Values, section.Series(row, server, key).Median())
+			line.Values = append(line.Values, section.Figure(row, server, key).Value)
 		}
 		if !math.IsNaN(line.Values[0]) {
 			l.Lines = append(l.Lines, line)

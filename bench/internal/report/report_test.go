@@ -153,7 +153,7 @@ func TestBestPeerIsNoLimit(t *testing.T) {
 		section.Samples = append(section.Samples, result.Sample{Row: "churn", Server: server, Round: 1, Values: map[string]float64{"cpu": value}})
 	}
 	best, name := ratioToBest(section, target{row: "churn", key: "cpu"})
-	if !strings.HasSuffix(name, "hertz") || best.Median() != 4 {
+	if !strings.HasSuffix(name, "hertz") || best.Value != 4 {
 		t.Errorf("%s with %v", name, best)
 	}
 }

@@ -14,7 +14,7 @@ type target struct {
 	key           string
 	what          string  // of the figure
 	limit         float64 // not above it
-	against       func(*result.Section, target) (stats.Series, string)
+	against       func(*result.Section, target) (stats.Figure, string)
 	digits        int
 }
 
@@ -24,6 +24,9 @@ type verdict struct {
 	Value  string
 	Wanted string
 	Met    bool
+	// Divided: some rounds met it and others did not, so that another run may
+	// come out differently.
+	Divided bool
 }
 
 // targets are those that the report must show.
@@ -52,36 +55,36 @@ func targets() []target {
 		target{scenario: "latency", row: "50 % of the peak", key: "p99", what: "p99", limit: 1, against: ratioToBest, digits: 2})
 }
 
-func cpu(scenario, row string, limit float64, against func(*result.Section, target) (stats.Series, string)) target {
+func cpu(scenario, row string, limit float64, against func(*result.Section, target) (stats.Figure, string)) target {
 	return target{scenario: scenario, row: row, key: "cpu", what: "CPU per request", limit: limit, against: against, digits: 2}
 }
 
-func ratioTo(peer string) func(*result.Section, target) (stats.Series, string) {
-	return func(s *result.Section, t target) (stats.Series, string) {
-		return s.Series(t.row, peer, t.key), "as a part of that of " + peer
+func ratioTo(peer string) func(*result.Section, target) (stats.Figure, string) {
+	return func(s *result.Section, t target) (stats.Figure, string) {
+		return s.Figure(t.row, peer, t.key), "as a part of that of " + peer
 	}
 }
 
-// ratioToBest compares with the peer whose median is the lowest. Limits, which
+// ratioToBest compares with the peer whose figure is the lowest. Limits, which
 // answer canned bytes, are no peers.
-func ratioToBest(s *result.Section, t target) (stats.Series, string) {
-	var best stats.Series
+func ratioToBest(s *result.Section, t target) (stats.Figure, string) {
+	var best stats.Figure
 	name := ""
 	for _, candidate := range s.Servers(t.row) {
 		if one, ok := server.Find(candidate); !ok || one.Kind != server.Peer {
 			continue
 		}
-		series := s.Series(t.row, candidate, t.key)
-		if len(series.Valid()) > 0 && (name == "" || series.Median() < best.Median()) {
-			best, name = series, candidate
+		figure := s.Figure(t.row, candidate, t.key)
+		if len(figure.Rounds.Valid()) > 0 && (name == "" || figure.Value < best.Value) {
+			best, name = figure, candidate
 		}
 	}
 	return best, "as a part of that of the best peer, " + name
 }
 
-func ratioToRow(row string) func(*result.Section, target) (stats.Series, string) {
-	return func(s *result.Section, t target) (stats.Series, string) {
-		return s.Series(row, reference, t.key), "as a multiple of that at " + row
+func ratioToRow(row string) func(*result.Section, target) (stats.Figure, string) {
+	return func(s *result.Section, t target) (stats.Figure, string) {
+		return s.Figure(row, reference, t.key), "as a multiple of that at " + row
 	}
 }
 
@@ -93,20 +96,21 @@ func verdictsOf(results *result.Results) []verdict {
 		if section == nil {
 			continue
 		}
-		series := section.Series(t.row, reference, t.key)
+		figure := section.Figure(t.row, reference, t.key)
 		claim, wanted := fmt.Sprintf("%s, %s: %s", t.scenario, t.row, t.what), stats.Number(t.limit, t.digits)
 		if t.scenario == t.row {
 			claim = fmt.Sprintf("%s: %s", t.scenario, t.what)
 		}
 		if t.against != nil {
 			other, name := t.against(section, t)
-			series = series.Over(other)
+			figure = figure.Over(other)
 			claim += " " + name
 		}
-		if len(series.Valid()) == 0 {
+		if len(figure.Rounds.Valid()) == 0 {
 			continue
 		}
-		verdicts = append(verdicts, verdict{claim, series.Format(t.digits), "≤ " + wanted, series.Median() <= t.limit})
+		low, high := figure.Rounds.Range()
+		verdicts = append(verdicts, verdict{claim, figure.Format(t.digits), "≤ " + wanted, figure.Value <= t.limit, low <= t.limit && high > t.limit})
 	}
 	return verdicts
 }
@@ -118,6 +122,9 @@ func verdictTable(verdicts []verdict) table {
 		outcome := "falls short"
 		if v.Met {
 			outcome = "reached"
+		}
+		if v.Divided {
+			outcome += ", not in every round"
 		}
 		t.Rows = append(t.Rows, []string{v.Claim, v.Value, v.Wanted, outcome})
 	}

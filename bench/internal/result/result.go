@@ -44,6 +44,8 @@ type Sample struct {
 	Round  int                `json:"round"` // from 1
 	Values map[string]float64 `json:"values,omitempty"`
 	Error  string             `json:"error,omitempty"`
+	// Latencies are those of a load at a constant rate.
+	Latencies *stats.Latencies `json:"latencies,omitempty"`
 }
 
 // Load reads the results in directory; there are none when it has no file.
@@ -110,6 +112,27 @@ func (s *Section) Series(row, server, key string) stats.Series {
 		}
 	}
 	return series
+}
+
+// Percentiles are the figures that are percentiles of a distribution, by key.
+var Percentiles = map[string]float64{"p50": 50, "p90": 90, "p99": 99, "p999": 99.9, "p9999": 99.99, "max": 100}
+
+// Figure returns a figure of a server in a row over all rounds: the percentile
+// of the latencies of all rounds together where those are kept, else the median
+// of the rounds.
+func (s *Section) Figure(row, server, key string) stats.Figure {
+	series := s.Series(row, server, key)
+	percent, ok := Percentiles[key]
+	var parts []*stats.Latencies
+	for _, sample := range s.Samples {
+		if sample.Row == row && sample.Server == server && sample.Error == "" && sample.Latencies != nil {
+			parts = append(parts, sample.Latencies)
+		}
+	}
+	if !ok || len(parts) == 0 || len(parts) != len(series.Valid()) {
+		return stats.MedianOf(series)
+	}
+	return stats.Figure{Value: stats.Pool(parts).Percentile(percent), Pooled: true, Rounds: series}
 }
 
 // Rows returns the names of the rows, in their order.

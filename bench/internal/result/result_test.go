@@ -6,6 +6,9 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
+
+	"github.com/catamount-server/catamount/bench/internal/stats"
 )
 
 func section(scenario string) Section {
@@ -76,5 +79,31 @@ func TestLoadRefusesNonsense(t *testing.T) {
 	}
 	if _, err := Load(directory); err == nil {
 		t.Error("half a file was accepted")
+	}
+}
+
+// TestFigure: percentiles are those of all rounds together where all have their
+// latencies; a round that failed has no part.
+func TestFigure(t *testing.T) {
+	s := Section{Rounds: 4}
+	for round, slow := range []int{20, 0, 0} {
+		l := stats.NewLatencies()
+		l.Record(time.Millisecond, 1000-slow)
+		l.Record(time.Second, slow)
+		s.Samples = append(s.Samples, Sample{Row: "a", Server: "x", Round: round + 1, Latencies: l,
+			Values: map[string]float64{"p99": l.Percentile(99), "cpu": float64(round)}})
+	}
+	broken := stats.NewLatencies()
+	broken.Record(time.Minute, 1000)
+	s.Samples = append(s.Samples, Sample{Row: "a", Server: "x", Round: 4, Error: "broken", Latencies: broken})
+	if got := s.Figure("a", "x", "p99"); !got.Pooled || got.Value < 999 || got.Value > 1001 {
+		t.Errorf("p99: %+v, want a millisecond of three rounds", got)
+	}
+	if got := s.Figure("a", "x", "cpu"); got.Pooled || got.Value != 1 {
+		t.Errorf("cpu: %+v, want the median", got)
+	}
+	s.Samples[0].Latencies = nil // of an earlier version
+	if got := s.Figure("a", "x", "p99"); got.Pooled || got.Value > 1001 {
+		t.Errorf("p99 without all latencies: %+v, want the median of the rounds", got)
 	}
 }

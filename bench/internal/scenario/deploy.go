@@ -9,6 +9,7 @@ import (
 	"github.com/catamount-server/catamount/bench/internal/load"
 	"github.com/catamount-server/catamount/bench/internal/measure"
 	"github.com/catamount-server/catamount/bench/internal/server"
+	"github.com/catamount-server/catamount/bench/internal/stats"
 )
 
 // deploy counts what clients notice when a server is replaced.
@@ -48,14 +49,11 @@ func deploy(quick bool) Scenario {
 
 func measureDeploy(length time.Duration, signals map[string]syscall.Signal) func(*turn) (Values, error) {
 	return func(t *turn) (Values, error) {
-		r, err := t.start(server.Hello, 0)
+		r, err := t.startChecked(server.Hello, 0)
 		if err != nil {
 			return nil, err
 		}
 		defer r.Stop()
-		if _, err := check(r, server.Hello, load.Request{}); err != nil {
-			return nil, err
-		}
 		type outcome struct {
 			results []load.Result
 			err     error
@@ -76,19 +74,23 @@ func measureDeploy(length time.Duration, signals map[string]syscall.Signal) func
 			return nil, err
 		}
 		kept, fresh := o.results[0], o.results[1]
-		worst := func(of func(load.Latency) float64) float64 { return max(of(kept.Latency), of(fresh.Latency)) / 1e3 }
-		return Values{
-			"failed": float64(kept.Failed() + fresh.Failed()), "requests": float64(kept.Requests + fresh.Requests), "took": took.Seconds(),
-			"max":   worst(func(l load.Latency) float64 { return l.Max }),
-			"p9999": worst(func(l load.Latency) float64 { return l.P9999 }),
-			"p99":   worst(func(l load.Latency) float64 { return l.P99 }),
-		}, nil
+		latencies := stats.Pool([]*stats.Latencies{kept.Latencies, fresh.Latencies})
+		values := Values{
+			"failed": float64(kept.Failed() + fresh.Failed()), "requests": float64(kept.Requests + fresh.Requests),
+			"max":   latencies.Percentile(100) / 1e3,
+			"p9999": latencies.Percentile(99.99) / 1e3,
+			"p99":   latencies.Percentile(99) / 1e3,
+		}
+		if took > 0 {
+			values["took"] = took.Seconds()
+		}
+		return values, nil
 	}
 }
 
 // replaced sends the signal and waits until none of the processes below pid is
-// left. One that replaces itself, without others, is replaced once it has
-// begun anew.
+// left. Of one that replaces itself, without others, nothing is to be seen from
+// outside: then took is 0.
 func replaced(pid int, signal syscall.Signal, limit time.Duration) (took time.Duration, err error) {
 	old, err := workersOf(pid)
 	if err != nil {
@@ -99,7 +101,7 @@ func replaced(pid int, signal syscall.Signal, limit time.Duration) (took time.Du
 		return 0, fmt.Errorf("%v to process %d: %w", signal, pid, err)
 	}
 	if len(old) == 0 {
-		return 0, nil // there is nothing to be seen from outside
+		return 0, nil
 	}
 	for {
 		now, err := workersOf(pid)

@@ -10,6 +10,7 @@ import (
 	"github.com/catamount-server/catamount/bench/internal/measure"
 	"github.com/catamount-server/catamount/bench/internal/result"
 	"github.com/catamount-server/catamount/bench/internal/server"
+	"github.com/catamount-server/catamount/bench/internal/stats"
 )
 
 // Scenario is a question and how it is answered.
@@ -70,6 +71,16 @@ type turn struct {
 	Settings
 	server  server.Server
 	workers int // of a cluster; 0: two
+	// latencies, where the row measures them, are kept with its values: those of
+	// all rounds are pooled.
+	latencies *stats.Latencies
+}
+
+// TakesPart reports whether any of the servers has a row in the scenario.
+func (s Scenario) TakesPart(servers []string) bool {
+	return slices.ContainsFunc(s.Rows, func(row Row) bool {
+		return slices.ContainsFunc(servers, func(name string) bool { return slices.Contains(row.Servers, name) })
+	})
 }
 
 // Run measures a scenario. Measurements that fail are samples with an error;
@@ -100,12 +111,13 @@ func Run(ctx context.Context, s Scenario, settings Settings) (result.Section, er
 					return section, err
 				}
 				sample := result.Sample{Row: row.Name, Server: name, Round: round}
-				values, err := row.measure(&turn{settings, one, row.Workers})
+				turn := &turn{Settings: settings, server: one, workers: row.Workers}
+				values, err := row.measure(turn)
 				outcome := s.outcome(values)
 				if err != nil {
 					sample.Error, outcome = err.Error(), "FAILED: "+err.Error()
 				} else {
-					sample.Values = values
+					sample.Values, sample.Latencies = values, turn.latencies
 				}
 				section.Samples = append(section.Samples, sample)
 				settings.Progress(s.Name, row.Name, name, round, rounds, outcome)

@@ -87,6 +87,14 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// TestTakesPart: a run that measures nothing must not replace earlier results.
+func TestTakesPart(t *testing.T) {
+	s, _ := Find("json", false)
+	if !s.TakesPart([]string{"nginx", "catamount"}) || s.TakesPart([]string{"nginx", "gnet"}) || s.TakesPart(nil) {
+		t.Error("json is for catamount, and not for nginx and gnet, which cannot")
+	}
+}
+
 // TestRunInterrupted: what was begun is finished, nothing else is begun.
 func TestRunInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())

@@ -64,7 +64,7 @@ func slowReaders(quick bool) Scenario {
 // figure here.
 func beside(app string, settle int, crowds ...load.Crowd) func(*turn) (Values, error) {
 	return func(t *turn) (Values, error) {
-		r, err := t.start(app, smallPool)
+		r, err := t.startChecked(app, smallPool)
 		if err != nil {
 			return nil, err
 		}
@@ -101,7 +101,9 @@ func beside(app string, settle int, crowds ...load.Crowd) func(*turn) (Values, e
 		if err != nil {
 			return nil, err
 		}
-		values["p50"], values["p99"] = result.Latency.P50/1e3, result.Latency.P99/1e3
+		if result.Latencies.Count() > 0 {
+			values["p50"], values["p99"] = result.Latencies.Percentile(50)/1e3, result.Latencies.Percentile(99)/1e3
+		}
 		values["failed"] = float64(result.Failed())
 		values["slow"], values["closed"] = float64(after.Alive), float64(after.Closed)
 		values["crowd"] = 100 * float64(after.CPU-before.CPU) / float64(took)
@@ -173,7 +175,7 @@ func slowHandlers(quick bool) Scenario {
 
 func measureSlowHandlers(n int) func(*turn) (Values, error) {
 	return func(t *turn) (Values, error) {
-		r, err := t.start(server.Sleep, smallPool)
+		r, err := t.startChecked(server.Sleep, smallPool)
 		if err != nil {
 			return nil, err
 		}
@@ -188,8 +190,8 @@ func measureSlowHandlers(n int) func(*turn) (Values, error) {
 		kept, new := results[0], results[1]
 		all := kept.Requests + new.Requests
 		return Values{
-			"newp99": new.Latency.P99 / 1e3, "newp50": new.Latency.P50 / 1e3,
-			"keptp99": kept.Latency.P99 / 1e3, "keptp50": kept.Latency.P50 / 1e3,
+			"newp99": new.Latencies.Percentile(99) / 1e3, "newp50": new.Latencies.Percentile(50) / 1e3,
+			"keptp99": kept.Latencies.Percentile(99) / 1e3, "keptp50": kept.Latencies.Percentile(50) / 1e3,
 			"rate": kept.Rate() + new.Rate(), "share": 100 * float64(new.Requests) / float64(max(all, 1)),
 			"failed": float64(kept.Failed() + new.Failed()),
 		}, nil

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/catamount-server/catamount/bench/internal/load"
+	"github.com/catamount-server/catamount/bench/internal/result"
 	"github.com/catamount-server/catamount/bench/internal/server"
 )
 
@@ -15,6 +16,7 @@ func latency(quick bool) Scenario {
 		Name: "latency", Load: steadyLoad, Rounds: 3, Plot: Percentiles,
 		Question: "How long do answers take at a part of what the server could do, and how long do the slowest take?",
 		Method: "64 keep-alive connections at a constant rate; a latency counts from when the request was due, so that a server that stalls is charged for all that it kept waiting. " +
+			"Percentiles are those of all rounds' latencies together, with the rounds' own in brackets. " +
 			"The rate is a part of the server's own peak, taken just before with the same connections, or the same for all. Puma takes no part: it closes kept-alive connections now and then, which counts as a failure here.",
 		Columns: []Column{
 			{Key: "p99", Title: "p99", Unit: "µs", Digits: 0},
@@ -42,43 +44,28 @@ func latency(quick bool) Scenario {
 
 func measureLatency(rate func(peak float64) float64) func(*turn) (Values, error) {
 	return func(t *turn) (Values, error) {
-		r, err := t.start(server.Hello, 0)
+		r, steady, err := t.startSteady(connections)
 		if err != nil {
 			return nil, err
 		}
 		defer r.Stop()
-		size, err := check(r, server.Hello, load.Request{})
-		if err != nil {
-			return nil, err
-		}
-		steady := load.Steady{Addr: r.Addr, AnswerSize: size, Conns: connections, Duration: 2 * t.warmupTime()}
-		_, peak, err := runSteady(r, steady)
+		steady.Duration = 2 * t.warmupTime()
+		_, peak, err := runSteady(r, steady, 1)
 		if err != nil {
 			return nil, fmt.Errorf("peak: %w", err)
 		}
 		steady.Duration, steady.Rate = t.Duration, rate(peak.Rate())
-		values, result, err := runSteady(r, steady)
+		values, measured, err := runSteady(r, steady, 1)
 		if err != nil {
 			return nil, err
 		}
-		l := result.Latency
-		return Values{"p50": l.P50, "p90": l.P90, "p99": l.P99, "p999": l.P999, "p9999": l.P9999, "max": l.Max,
-			"rate": steady.Rate, "cpu": values["cpu"], Others: values[Others]}, nil
+		t.latencies = measured.Latencies
+		figures := Values{"rate": steady.Rate, "cpu": values["cpu"], Others: values[Others]}
+		for key, percent := range result.Percentiles {
+			figures[key] = measured.Latencies.Percentile(percent)
+		}
+		return figures, nil
 	}
-}
-
-// runSteady opens connections and runs a load over them once.
-func runSteady(r *server.Running, s load.Steady) (Values, load.Result, error) {
-	l, err := load.StartSteady(s)
-	if err != nil {
-		return nil, load.Result{}, err
-	}
-	defer l.Stop()
-	values, result, err := charged(r, l.Run)
-	if err == nil {
-		err = result.Clean()
-	}
-	return values, result, err
 }
 
 func scale(quick bool) Scenario {
@@ -105,27 +92,51 @@ func scale(quick bool) Scenario {
 
 func measureScale(n int) func(*turn) (Values, error) {
 	return func(t *turn) (Values, error) {
-		r, err := t.start(server.Hello, 0)
+		r, steady, err := t.startSteady(n)
 		if err != nil {
 			return nil, err
 		}
 		defer r.Stop()
-		size, err := check(r, server.Hello, load.Request{})
-		if err != nil {
-			return nil, err
-		}
-		l, err := load.StartSteady(load.Steady{Addr: r.Addr, AnswerSize: size, Conns: n, Duration: t.Duration})
-		if err != nil {
-			return nil, err
-		}
-		defer l.Stop()
-		if _, err := l.Run(); err != nil { // once over all connections, to be warm
-			return nil, fmt.Errorf("warm-up: %w", err)
-		}
-		values, result, err := charged(r, l.Run)
-		if err != nil {
-			return nil, err
-		}
-		return values, result.Clean()
+		values, _, err := runSteady(r, steady, 2) // once over all connections, to be warm
+		return values, err
 	}
+}
+
+// startSteady starts the turn's server, and returns a load of requests of hello
+// for it, as fast as the answers come.
+func (t *turn) startSteady(conns int) (*server.Running, load.Steady, error) {
+	r, err := t.start(server.Hello, 0)
+	if err != nil {
+		return nil, load.Steady{}, err
+	}
+	size, err := check(r, server.Hello, load.Request{})
+	if err != nil {
+		r.Stop()
+		return nil, load.Steady{}, err
+	}
+	return r, load.Steady{Addr: r.Addr, AnswerSize: size, Conns: conns, Duration: t.Duration}, nil
+}
+
+// runSteady opens connections, runs a load over them so many times, and returns
+// what the last of them cost. All must be clean.
+func runSteady(r *server.Running, s load.Steady, times int) (Values, load.Result, error) {
+	l, err := load.StartSteady(s)
+	if err != nil {
+		return nil, load.Result{}, err
+	}
+	defer l.Stop()
+	for range times - 1 {
+		warmup, err := l.Run()
+		if err == nil {
+			err = warmup.Clean()
+		}
+		if err != nil {
+			return nil, warmup, fmt.Errorf("warm-up: %w", err)
+		}
+	}
+	values, result, err := charged(r, l.Run)
+	if err == nil {
+		err = result.Clean()
+	}
+	return values, result, err
 }

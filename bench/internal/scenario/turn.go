@@ -20,6 +20,20 @@ const defaultWorkers = 2
 // other.
 const pumaThreads = 5
 
+// startChecked starts the turn's server with an app whose answer to a plain GET
+// is right.
+func (t *turn) startChecked(app string, threads int) (*server.Running, error) {
+	r, err := t.start(app, threads)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := check(r, app, load.Request{}); err != nil {
+		r.Stop()
+		return nil, err
+	}
+	return r, nil
+}
+
 // start starts the turn's server with an app. Threads 0 is room for all
 // connections of the ordinary load, and Puma's default for Puma.
 func (t *turn) start(app string, threads int) (*server.Running, error) {
@@ -47,7 +61,7 @@ func check(r *server.Running, app string, request load.Request) (size int, err e
 	if err != nil {
 		return 0, err
 	}
-	return answer.Size, answer.Check(app, request.Body)
+	return answer.Size, answer.Check(app, request.Path, request.Body)
 }
 
 // warmupTime is what a server is loaded before it is measured.
@@ -108,6 +122,9 @@ func charged(r *server.Running, run func() (load.Result, error)) (Values, load.R
 	after, err := momentOf(r)
 	if err != nil {
 		return nil, result, err
+	}
+	if ended := after.server.Without(before.server); len(ended) > 0 {
+		return nil, result, fmt.Errorf("processes %v of the server ended meanwhile, and their CPU time with them", ended)
 	}
 	memory, err := r.Memory()
 	if err != nil {

@@ -47,7 +47,7 @@ func (s Scenario) with(rows ...Row) Scenario {
 
 func measureIdle(n int) func(*turn) (Values, error) {
 	return func(t *turn) (Values, error) {
-		r, err := t.start(server.Hello, 0)
+		r, err := t.startChecked(server.Hello, 0)
 		if err != nil {
 			return nil, err
 		}
@@ -78,7 +78,7 @@ func measureIdle(n int) func(*turn) (Values, error) {
 
 func measureBusy(n int) func(*turn) (Values, error) {
 	return func(t *turn) (Values, error) {
-		r, err := t.start(server.Park, n+warmupClients)
+		r, err := t.startChecked(server.Park, n+warmupClients)
 		if err != nil {
 			return nil, err
 		}

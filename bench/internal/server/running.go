@@ -109,9 +109,9 @@ func (c *countingReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Check refuses an answer that is not the app's. size is that of the request's
-// body.
-func (a Answer) Check(app string, size int) error {
+// Check refuses an answer that is not the app's to a request for path, whose
+// body had size bytes.
+func (a Answer) Check(app, path string, size int) error {
 	body, kind := helloBody, plainText
 	switch app {
 	case JSON:
@@ -120,6 +120,10 @@ func (a Answer) Check(app string, size int) error {
 		body = fmt.Sprint(size)
 	case Download:
 		body, kind = string(pattern(DownloadSize)), binaryType
+	case Big:
+		if path == BigPath {
+			body, kind = string(pattern(BigSize)), binaryType
+		}
 	case File:
 		body, kind = string(pattern(FileSize)), binaryType
 	}

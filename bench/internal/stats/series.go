@@ -58,18 +58,38 @@ func (s Series) Over(other Series) Series {
 	return ratios
 }
 
-// Format writes "median (min–max)" with so many digits after the point, the
-// median alone when there is one round, and "–" when there is none.
-func (s Series) Format(digits int) string {
-	valid := s.Valid()
+// Figure is what all rounds together say, and the rounds.
+type Figure struct {
+	Value  float64 // the median of the rounds, unless it is of all samples pooled
+	Pooled bool
+	Rounds Series
+}
+
+// MedianOf is the figure of rounds that stand for themselves.
+func MedianOf(rounds Series) Figure { return Figure{Value: rounds.Median(), Rounds: rounds} }
+
+// Over divides: the value is the median of the rounds' ratios, or the ratio of
+// what is pooled on both sides.
+func (f Figure) Over(other Figure) Figure {
+	ratio := MedianOf(f.Rounds.Over(other.Rounds))
+	if f.Pooled && other.Pooled && other.Value != 0 {
+		ratio.Value, ratio.Pooled = f.Value/other.Value, true
+	}
+	return ratio
+}
+
+// Format writes "value (min–max)" of the rounds with so many digits after the
+// point, the value alone when there is one round, and "–" when there is none.
+func (f Figure) Format(digits int) string {
+	valid := f.Rounds.Valid()
 	switch len(valid) {
 	case 0:
 		return "–"
 	case 1:
-		return Number(valid[0], digits)
+		return Number(f.Value, digits)
 	}
 	low, high := valid.Range()
-	return fmt.Sprintf("%s (%s–%s)", Number(valid.Median(), digits), Number(low, digits), Number(high, digits))
+	return fmt.Sprintf("%s (%s–%s)", Number(f.Value, digits), Number(low, digits), Number(high, digits))
 }
 
 // Number writes v with so many digits after the point, thousands parted by

@@ -20,7 +20,7 @@ func TestFormat(t *testing.T) {
 		{Series{missing}, 2, "–"},
 		{nil, 2, "–"},
 	} {
-		if got := c.s.Format(c.digits); got != c.want {
+		if got := MedianOf(c.s).Format(c.digits); got != c.want {
 			t.Errorf("%v: %s, want %s", c.s, got, c.want)
 		}
 	}
@@ -47,6 +47,19 @@ func TestOver(t *testing.T) {
 	}
 	if got := (Series{1, 2}).Over(Series{1}); len(got) != 1 {
 		t.Errorf("ratios of a shorter series: %v", got)
+	}
+}
+
+// TestFigureOver: what is pooled on both sides divides as it is; else the rounds
+// are paired.
+func TestFigureOver(t *testing.T) {
+	rounds := Series{1, 8, 3}
+	pooled, paired := Figure{Value: 6, Pooled: true, Rounds: rounds}, MedianOf(Series{1, 2, 1})
+	if got := pooled.Over(Figure{Value: 3, Pooled: true, Rounds: Series{1, 2, 1}}); got.Value != 2 || got.Format(1) != "2.0 (1.0–4.0)" {
+		t.Errorf("pooled: %s, want 2.0 (1.0–4.0)", got.Format(1))
+	}
+	if got := MedianOf(rounds).Over(paired); got.Value != 3 {
+		t.Errorf("paired: %v, want the median of 1, 4 and 3", got.Value)
 	}
 }
 
