@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -39,6 +40,12 @@ func (s *Server) noteAccess(sc *scratch, x *exchange) {
 		r.Status = 0
 	}
 	w.mu.Unlock()
+	defer func() {
+		if v := recover(); v != nil {
+			s.stats.panics.Add(1)
+			s.log.error(limitKey{event: "OnRequest"}, "OnRequest panicked", "panic", panicValue(v), "path", path, "stack", string(debug.Stack()))
+		}
+	}()
 	s.options.OnRequest(&r)
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // What a goroutine writes after its handler has returned is an error and
@@ -37,6 +38,9 @@ func TestWriteAfterReturn(t *testing.T) {
 	}
 	if _, _, err := http.NewResponseController(w).Hijack(); err == nil {
 		t.Error("Hijack succeeds")
+	}
+	if err := http.NewResponseController(w).SetWriteDeadline(time.Time{}); err == nil {
+		t.Error("SetWriteDeadline succeeds, on what the reactor may be looking at")
 	}
 	w.WriteHeader(500)
 	w.Header().Set("X-Late", "x")

@@ -173,11 +173,13 @@ func (s *Server) reclaim(sc *scratch) {
 func (s *Server) settleLoan(sc *scratch) {
 	s.stats.publish(sc.place, &sc.tally)
 	l := sc.loan
-	if l == nil || l.state.Load() == loanIdle {
+	if l == nil {
 		return
 	}
-	l.state.Store(loanIdle)
-	if l.counted {
+	if l.state.Load() != loanIdle {
+		l.state.Store(loanIdle)
+	}
+	if l.counted { // also when it has been taken back before: see reclaim
 		l.counted = false
 		s.loans.lenders.Add(-1)
 	}

@@ -153,3 +153,41 @@ func TestPanicAfterHijack(t *testing.T) {
 	}
 	ts.logs.next(t, "handler panicked")
 }
+
+// Nor does an OnRequest that fails: neither this client nor the place's next one
+// gets anything but the answers to what they have asked.
+func TestOnRequestFails(t *testing.T) {
+	path := func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.URL.Path) }
+	for name, test := range map[string]struct {
+		fail func()
+		want string // how the answer ends
+	}{
+		"panic":  {func() { panic("the cause") }, "/fail"},
+		"Goexit": {runtime.Goexit, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			change := func(o *Options) {
+				o.MaxThreads = 1
+				o.OnRequest = func(r *AccessRecord) {
+					if r.Path == "/fail" {
+						test.fail()
+					}
+				}
+			}
+			inBubble(t, path, change, func(t *testing.T, k *fakeKernel) {
+				c, other := k.connect(), k.connect()
+				c.send(getPath("/fail"))
+				other.send(getPath("/other"))
+				if got := c.received(); !strings.HasSuffix(got, test.want) || (got == "") != (test.want == "") {
+					t.Errorf("got %q, want %q at its end", got, test.want)
+				}
+				if body, rest := cutAnswer(t, other.received()); body != "/other" || rest != "" {
+					t.Errorf("another client got %q, and then %q", body, rest)
+				}
+				if n := k.Stats().BusyThreads; n != 0 {
+					t.Errorf("%d places are busy", n)
+				}
+			})
+		})
+	}
+}

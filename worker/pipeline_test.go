@@ -182,6 +182,60 @@ func TestSlowHandlerBehindAFullSocket(t *testing.T) {
 	})
 }
 
+// An answer that fails before anything of it was sent takes nothing from those
+// before it.
+func TestAnswerBeforeAFailedOne(t *testing.T) {
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/late" {
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(-time.Second))
+		}
+		_, _ = io.WriteString(w, r.URL.Path)
+	}
+	for _, room := range []int{-1, 10} {
+		inBubble(t, handler, nil, func(t *testing.T, k *fakeKernel) {
+			k.pass(time.Minute) // so that the deadline is not before the server's time
+			c := k.connect()
+			c.setRoom(room)
+			c.send(getPath("/1") + getPath("/late"))
+			c.take(-1)
+			k.pass(3 * time.Second) // longer than the server waits for the client to close
+			if body, rest := cutAnswer(t, c.received()); body != "/1" || rest != "" {
+				t.Errorf("got %q, and then %q", body, rest)
+			}
+			if c.state().closedAt.IsZero() {
+				t.Error("the connection goes on")
+			}
+			if n := k.stats.writeFailures[FailureDeadline].Load(); n != 1 {
+				t.Errorf("%d failed writes, want that of the second answer", n)
+			}
+		})
+	}
+}
+
+// A place whose answers the reactor could not send during a slow handler lends
+// nothing any more when that has returned: the reactor need not look.
+func TestLoanEndsBehindAFullSocket(t *testing.T) {
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			<-time.After(time.Second)
+		}
+		_, _ = io.WriteString(w, r.URL.Path)
+	}
+	inBubble(t, handler, nil, func(t *testing.T, k *fakeKernel) {
+		c := k.connect()
+		c.setRoom(100)
+		c.send(getPath("/1") + getPath("/slow"))
+		k.pass(2 * time.Second)
+		if n := k.loans.lenders.Load(); n != 0 {
+			t.Errorf("%d places lend their output, and none serves a request", n)
+		}
+		c.take(-1)
+		if got := c.received(); !strings.HasSuffix(got, "/slow") {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
 // Each loan is noticed, also when the reactor has gone to sleep between the end
 // of one request and the loan for the next.
 func TestEachLoanIsNoticed(t *testing.T) {

@@ -83,7 +83,12 @@ func (s *Server) process(place *threadpool.Place, sl *slot) {
 			s.forgetLoan(sc) // another place may have taken its number meanwhile
 		}
 		if !gone && !x.response.hijacked && !x.response.timedOut() { // the handler ended its goroutine (runtime.Goexit)
-			s.handBack(sl, sc, c.then)
+			sc.cur.B = sc.cur.B[:0] // or a panic of ours: then the place, and with it the buffer, is the next client's
+			after := c.then
+			if after == thenIdle {
+				after = thenClose // it never came to conclude
+			}
+			s.handBack(sl, sc, after)
 		}
 	}()
 	turn := sc.now
@@ -201,13 +206,15 @@ func (s *Server) conclude(place *threadpool.Place, sc *scratch, x *exchange) out
 		status = 0
 	}
 	sc.tally.countAnswer(status)
-	sc.last = x
+	if w.err == nil || w.begun {
+		sc.last = x // else there are only the answers before it in the output
+	}
 	switch {
-	case w.err != nil:
+	case w.err != nil && w.begun:
 		s.drop(&sc.out) // what is left of it has been reported
 		c.then = thenClose
 		return outcomeClose
-	case w.cut: // but the answers before it are not
+	case w.err != nil || w.cut: // but the answers before it are not
 		c.then = thenLinger
 		return outcomeClose
 	case w.closeAfter:

@@ -86,10 +86,16 @@ func (w *response) sendFile(f file, limited *io.LimitedReader) (n int64, done bo
 	if w.chunked {
 		return 0, false, nil
 	}
-	w.emitHeld()
-	w.written += size
-	if !w.isHead {
-		if err := w.x.server.sendFileWhileServing(w, f, pos, size); err != nil {
+	if w.isHead {
+		w.emitHeld()
+		w.written += size
+	} else {
+		own, err := duplicateOf(f)
+		if err != nil {
+			return 0, false, nil // out of descriptors, as a rule: copying needs none
+		}
+		w.emitHeld()
+		if err := w.x.server.sendFileWhileServing(w, segment{file: own, pos: pos, left: size}); err != nil {
 			return 0, false, err
 		}
 	}
@@ -122,27 +128,30 @@ func (w *response) firstBytes(f file, pos int64) []byte {
 	return nil
 }
 
-// sendFileWhileServing sends a part of a file. What the socket does not take is
-// left to the reactor.
-func (s *Server) sendFileWhileServing(w *response, f file, pos, size int64) error {
+// duplicateOf returns a descriptor of our own for a handler's file.
+func duplicateOf(f file) (*os.File, error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	return duplicateFile(raw)
+}
+
+// sendFileWhileServing sends a part of a file, which it takes. What the socket
+// does not take is left to the reactor.
+func (s *Server) sendFileWhileServing(w *response, part segment) error {
 	if err := s.sendBefore(w); err != nil {
+		_ = part.file.Close() // only read
 		return err
 	}
 	sc, sl := w.scratch, w.x.slot
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	own, err := duplicateFile(raw)
-	if err != nil {
-		return err
-	}
-	sc.out.file = segment{file: own, pos: pos, left: size}
+	w.written += part.left
+	sc.out.file = part
 	w.afterFile = true
-	if size >= flowFrom {
+	if part.left >= flowFrom {
 		s.letFlow(sl, &sc.out)
 	}
-	if _, err := s.push(sl, &sc.out, nil, size+1); err != nil {
+	if _, err := s.push(sl, &sc.out, nil, part.left+1); err != nil {
 		return s.writeFailed(sc, w, err)
 	}
 	s.leaveToReactor(sl, sc)

@@ -386,6 +386,12 @@ func (w *response) appendLastChunk() {
 func (w *response) SetWriteDeadline(deadline time.Time) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	switch {
+	case w.hijacked:
+		return http.ErrHijacked
+	case w.finished: // the reactor may be sending the answer, and has no lock
+		return errFinished
+	}
 	w.deadline = 0
 	if !deadline.IsZero() {
 		s := w.x.server
@@ -416,7 +422,8 @@ func (w *response) SetReadDeadline(deadline time.Time) error {
 // a handler may always read and write as it likes.
 func (w *response) EnableFullDuplex() error { return nil }
 
-// sendContinue sends 100 Continue, unless the answer has begun.
+// sendContinue sends 100 Continue, unless the answer has begun: then it has said
+// that the connection ends, because the client may keep its body.
 func (w *response) sendContinue() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -426,7 +433,11 @@ func (w *response) sendContinue() error {
 	if w.err != nil {
 		return w.err
 	}
-	return w.x.server.sendFirst(w, "HTTP/1.1 100 Continue\r\n\r\n")
+	if err := w.x.server.sendFirst(w, "HTTP/1.1 100 Continue\r\n\r\n"); err != nil {
+		return err
+	}
+	w.x.streamed().wantsContinue.Store(false)
+	return nil
 }
 
 // Hijack implements http.Hijacker.

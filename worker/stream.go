@@ -63,7 +63,7 @@ type stream struct {
 	undecoded     atomic.Int64
 	broken        atomic.Bool
 	endless       atomic.Bool // see skip
-	wantsContinue atomic.Bool // the client waits for 100 Continue
+	wantsContinue atomic.Bool // the client waits for 100 Continue, and has not got it
 }
 
 var _ io.ReadCloser = (*stream)(nil)
@@ -191,7 +191,7 @@ func (b *stream) fail(err error) error {
 // receive takes bytes from the client: content goes into p when that is worth
 // it (then n is not 0), everything else into raw.
 func (b *stream) receive(p []byte) (n int, err error) {
-	if b.wantsContinue.CompareAndSwap(true, false) {
+	if b.wantsContinue.Load() {
 		if err := b.x.response.sendContinue(); err != nil {
 			return 0, b.fail(err)
 		}
@@ -421,7 +421,7 @@ func (b *stream) mayComplete() bool {
 
 // end is called when the handler has returned, or takes over the connection:
 // from here on nobody reads. It returns the content that nobody has read, and
-// what was received behind it.
+// what was received behind it; neither after endStream.
 func (b *stream) end(err error) (unread, behind []byte) {
 	b.close(err)
 	b.reading.Lock()
@@ -432,14 +432,24 @@ func (b *stream) end(err error) (unread, behind []byte) {
 	return b.data, b.raw.B[b.off:]
 }
 
+// takeRaw takes the buffer from a body that has ended: a goroutine that the
+// handler has left behind may still look for it (Hijack).
+func (b *stream) takeRaw() *bytebufferpool.ByteBuffer {
+	b.reading.Lock()
+	defer b.reading.Unlock()
+	raw := b.raw
+	b.raw, b.data, b.off = nil, nil, 0
+	return raw
+}
+
 // endStream ends a streamed body after its handler has returned. What follows
 // it, and what of it is still to come, is left with the client. It reports
 // whether the connection can go on.
 func (s *Server) endStream(x *exchange) bool {
 	b := x.streamed()
 	_, behind := b.end(http.ErrBodyReadAfterClose)
-	if b.raw != nil {
-		defer putWhole(&readPool, b.raw)
+	if raw := b.takeRaw(); raw != nil {
+		defer putWhole(&readPool, raw)
 	}
 	whole := b.err == io.EOF
 	if b.err != nil && !whole || b.wantsContinue.Load() || b.endless.Load() || b.left.Load() > discardLimit {
@@ -452,6 +462,7 @@ func (s *Server) endStream(x *exchange) bool {
 			return false
 		}
 		behind, whole = rest, done
+		b.body.thrown = 0 // the limit is on what is still to come, see spoils
 	}
 	if !whole {
 		c.ensurePending().discarding = b.body

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -188,6 +189,34 @@ func TestContinueIsLazy(t *testing.T) {
 	})
 }
 
+// A reader that comes too late for 100 Continue: while it waits for the answer's
+// lock the head may not promise that the connection goes on, because the client
+// will keep its body, and its next request is not that.
+func TestContinueTooLate(t *testing.T) {
+	ended := make(chan struct{})
+	ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
+		response := w.(*response)
+		body := response.x.streamed()
+		response.mu.Lock()
+		go func() {
+			defer close(ended)
+			_, _ = r.Body.Read(make([]byte, 10))
+		}()
+		for range 1000 { // until it waits, very likely
+			runtime.Gosched()
+		}
+		if !body.spoils() {
+			t.Error("the client is taken for one that has been told to send its body")
+		}
+		response.mu.Unlock()
+		_ = r.Body.Close()
+		<-ended
+	}, streaming)
+	c := ts.dial()
+	c.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+	waitFor(t, ended)
+}
+
 // What the handler leaves of a body is thrown away when it is little, and ends
 // the connection when it is much; the answer arrives either way.
 func TestUnreadBody(t *testing.T) {
@@ -199,13 +228,14 @@ func TestUnreadBody(t *testing.T) {
 		goesOn       bool
 		endless      bool // the client writes until it fails
 	}{
-		"length, at once":  {lengthHead(little) + strings.Repeat("x", little), "", true, false},
-		"length, later":    {lengthHead(little) + "some", strings.Repeat("x", little-4), true, false},
-		"chunked, at once": {chunkedHead + chunks + "0\r\n\r\n", "", true, false},
-		"chunked, later":   {chunkedHead, chunks + "0\r\n\r\n", false, false}, // nobody knows how much comes
-		"length, much":     {lengthHead(much), "", false, true},
-		"chunked, much":    {chunkedHead, "", false, true},
-		"chunked, broken":  {chunkedHead + "zz\r\n", "", false, false},
+		"length, at once":    {lengthHead(little) + strings.Repeat("x", little), "", true, false},
+		"length, later":      {lengthHead(little) + "some", strings.Repeat("x", little-4), true, false},
+		"length, most later": {lengthHead(discardLimit+4) + "some", strings.Repeat("x", discardLimit), true, false},
+		"chunked, at once":   {chunkedHead + chunks + "0\r\n\r\n", "", true, false},
+		"chunked, later":     {chunkedHead, chunks + "0\r\n\r\n", false, false}, // nobody knows how much comes
+		"length, much":       {lengthHead(much), "", false, true},
+		"chunked, much":      {chunkedHead, "", false, true},
+		"chunked, broken":    {chunkedHead + "zz\r\n", "", false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ts := startServer(t, hello, streaming)
@@ -360,6 +390,26 @@ func TestStreamAfterTheHandler(t *testing.T) {
 	c.want(200, "")
 	if n, err := (<-bodies).Read(make([]byte, 100)); n != 0 || err != http.ErrBodyReadAfterClose {
 		t.Errorf("later: %d, %v", n, err)
+	}
+}
+
+// A body that has ended gives its buffer back and keeps nothing of it, whoever
+// asks later: it is another client's by then.
+func TestStreamKeepsNoBuffer(t *testing.T) {
+	writers := make(chan http.ResponseWriter, 1)
+	ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.ReadFull(r.Body, make([]byte, 2))
+		writers <- w
+	}, streaming)
+	c := ts.dial()
+	c.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody", get[:5])
+	c.want(200, "")
+	w := (<-writers).(*response)
+	if _, _, err := w.Hijack(); err != errFinished {
+		t.Errorf("Hijack after the handler: %v", err)
+	}
+	if unread, behind := w.x.streamed().end(http.ErrHijacked); len(unread)+len(behind) > 0 {
+		t.Errorf("a body that has ended still has %q and %q", unread, behind)
 	}
 }
 

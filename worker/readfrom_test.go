@@ -1,0 +1,45 @@
+package worker
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"syscall"
+	"testing"
+)
+
+// scarceFile is a file when there is no descriptor left for a duplicate.
+type scarceFile struct{ *os.File }
+
+func (scarceFile) SyscallConn() (syscall.RawConn, error) { return nil, errors.New("no descriptor") }
+
+// Without a descriptor for sendfile a file is copied. A handler that does not
+// look at the error, as http.ServeContent, would else have promised a body that
+// never comes, and the client would take the next answer for it.
+func TestSendFileWithoutDescriptor(t *testing.T) {
+	content := noise(200_000)
+	f := tempFile(t, content)
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/file" {
+			hello(w, r)
+			return
+		}
+		w.Header().Set("Content-Length", fmt.Sprint(len(content)))
+		if n, err := w.(io.ReaderFrom).ReadFrom(scarceFile{f}); n != int64(len(content)) || err != nil {
+			t.Errorf("copied %d of %d bytes: %v", n, len(content), err)
+		}
+	}
+	inBubble(t, handler, nil, func(t *testing.T, k *fakeKernel) {
+		c := k.connect()
+		c.send(getPath("/file") + get)
+		body, rest := cutAnswer(t, c.received())
+		if body != string(content) {
+			t.Fatalf("%d bytes that are not the file's, want %d", len(body), len(content))
+		}
+		if body, rest = cutAnswer(t, rest); body != "Hello, World!" || rest != "" {
+			t.Errorf("the next answer %q, and then %q", clip(body), clip(rest))
+		}
+	})
+}
