@@ -6,7 +6,6 @@ import (
 	"runtime"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/catamount-server/catamount/cluster"
 )
@@ -35,37 +34,17 @@ func TestAutomaticWorkersKeepTheBounds(t *testing.T) {
 	}
 }
 
-func TestNumbersOfWorkersThatAreNotPossible(t *testing.T) {
+func TestBoundsThatNoNumberKeeps(t *testing.T) {
 	for _, c := range []struct {
 		config Config
 		field  string
 	}{
-		{Config{Workers: cluster.MostWorkers + 1}, "Workers"},
-		{Config{Workers: 1, MaxWorkers: cluster.MostWorkers + 1}, "MaxWorkers"},
 		{Config{Workers: AutoWorkers, MaxWorkers: -1}, "MaxWorkers"},
 		{Config{Workers: AutoWorkers, MinWorkers: 3, MaxWorkers: 2}, "MinWorkers"},
 	} {
 		err := c.config.Validate()
 		if wrong, ok := errors.AsType[*ConfigError](err); !ok || wrong.Field != c.field {
 			t.Errorf("%+v: %v, want an error of %s", c.config, err, c.field)
-		}
-	}
-}
-
-// TestStreamGraceEndsBeforeTheWorker: otherwise streams are cut off by the
-// worker's death, and are never told that they have to end.
-func TestStreamGraceEndsBeforeTheWorker(t *testing.T) {
-	for _, c := range []struct{ shutdown, stream, want time.Duration }{
-		{0, 0, 10 * time.Second},
-		{6 * time.Second, 0, 2 * time.Second},
-		{6 * time.Second, 6 * time.Second, 6 * time.Second},
-		{time.Hour, 0, 10 * time.Second},
-		{-1, 0, 10 * time.Second},
-		{6 * time.Second, -1, 0},
-	} {
-		r, err := (&Config{WorkerShutdownTimeout: c.shutdown, StreamGrace: c.stream}).resolve()
-		if err != nil || r.StreamGrace != c.want {
-			t.Errorf("WorkerShutdownTimeout %v, StreamGrace %v: %+v, %v; want %v", c.shutdown, c.stream, r, err, c.want)
 		}
 	}
 }
