@@ -16,11 +16,12 @@ func (s *Server) hijack(w *response, behind []byte) (net.Conn, *bufio.ReadWriter
 	if err := s.sendAll(w); err != nil { // a 101, or answers to earlier requests
 		return nil, nil, err
 	}
-	if err := s.reactor.Detach(x.slot); err != nil {
+	conn, err := connOf(x.slot.FD())
+	if err != nil { // out of descriptors, as a rule: the connection goes on here
 		return nil, nil, err
 	}
-	conn, err := connOf(x.slot.FD())
-	if err != nil {
+	if err := s.reactor.Detach(x.slot); err != nil {
+		conn.Close()
 		return nil, nil, err
 	}
 	c := x.client()

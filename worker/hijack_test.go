@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -197,4 +198,38 @@ func TestHijackWithABody(t *testing.T) {
 	if rest, err := io.ReadAll(h.rw); string(rest) != "behind" || err != nil {
 		t.Errorf("behind the body: %q, %v", rest, err)
 	}
+}
+
+// A connection that could not be handed out for want of a descriptor is served
+// as before.
+func TestHijackWithoutDescriptor(t *testing.T) {
+	ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/hijack" {
+			hello(w, r)
+			return
+		}
+		var limit syscall.Rlimit
+		if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+			t.Error(err)
+		}
+		none := limit
+		none.Cur = 0
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &none); err != nil {
+			t.Error(err)
+		}
+		_, _, err := w.(http.Hijacker).Hijack()
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+			t.Error(err)
+		}
+		if err == nil {
+			t.Error("Hijack made a connection without a descriptor")
+		}
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
+	c := ts.dial()
+	c.send(getPath("/hijack"))
+	c.want(503, "")
+	ts.waitState(StateIdle, 1) // from here on only an event brings the next request
+	c.send(get)
+	c.want(200, "Hello, World!")
 }
