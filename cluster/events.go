@@ -155,6 +155,7 @@ func (c *Cluster) message(h *WorkerHandle, m worker.Message, now time.Time) {
 	case worker.KindTerm:
 		if h.stage != Terminating {
 			c.worker(h).Info("the worker leaves")
+			h.deserts = h.servedFor(now) < healthyAfter
 			c.leave(h, now)
 		}
 	case worker.KindFailed:

@@ -177,7 +177,12 @@ func (c *Cluster) died(h *WorkerHandle, status syscall.WaitStatus, now time.Time
 		log.Error("the worker is dead", "served_for", h.servedFor(now), "connections", h.slot().Connections.Load())
 	}
 	h.slot().Reset()
-	if h.stage != Terminating {
+	switch {
+	case h.deserts: // and so may the next: its successors wait ever longer
+		h.page.crashed(h.Index, now)
+	case h.stage == Terminating:
+		h.page.slots[h.Index] = slotRecord{}
+	default:
 		c.counts.Crashed++
 		if !h.bootedAt.IsZero() && now.Sub(h.bootedAt) >= healthyAfter {
 			h.page.slots[h.Index].crashes = 0
@@ -191,8 +196,6 @@ func (c *Cluster) died(h *WorkerHandle, status syscall.WaitStatus, now time.Time
 			c.counts.BootFailures++
 			c.bootFailed(h.program, exit.Reason)
 		}
-	} else {
-		h.page.slots[h.Index] = slotRecord{}
 	}
 	c.hook("AfterWorkerShutdown", func() { call(c.options.Hooks.AfterWorkerShutdown, exit) })
 	c.closeUnused()

@@ -264,6 +264,30 @@ func TestCrashLoop(t *testing.T) {
 	})
 }
 
+// TestDeserters: workers that leave of their own accord as soon as they have
+// booted are not started without end.
+func TestDeserters(t *testing.T) {
+	starts := 0
+	var mu sync.Mutex
+	deserting := func(p *fakeProcess) {
+		mu.Lock()
+		starts++
+		mu.Unlock()
+		p.boot()
+		p.say(worker.KindTerm, p.inheritance.Index, "")
+		p.end(0)
+	}
+	bubble(t, Options{Workers: 2}, deserting, func(t *testing.T, r *running, s *fakeSystem) {
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		if starts < 4 || starts > 2*2*10 { // each of two has twice as many slots
+			t.Errorf("%d starts in the first 10 s", starts)
+		}
+	})
+}
+
 // TestRestartMendsCrashLoop: workers of the old program cannot boot any more, one
 // of them or all; a restart brings a program that can.
 func TestRestartMendsCrashLoop(t *testing.T) {

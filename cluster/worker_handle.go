@@ -47,6 +47,8 @@ type WorkerHandle struct {
 	// why says what for.
 	dumpedAt, killedAt time.Time
 	why                string
+	// deserts: it leaves of its own accord, soon after its boot.
+	deserts bool
 	// retire says why it shall be replaced; "": it shall not.
 	retire string
 	// failure is what it has said about why it cannot boot.
