@@ -11,7 +11,7 @@
 //	request.go   a whole head becomes an *http.Request (exchange.go, context.go)
 //	body.go      bodies, and where they are kept (bodystore.go, blocks.go)
 //	process.go   what a pool goroutine does: serve, next request, give back
-//	response.go  the http.ResponseWriter (head.go, sniff.go, date.go)
+//	response.go  the http.ResponseWriter (head.go, responsecontrol.go, sniff.go, date.go)
 //	write.go     the only place that sends a handler's bytes
 //	lend.go      answers to pipelined requests leave together, but never late
 //	overload.go  the todo bounded by length and age: 503 (unavailable.go)
