@@ -230,3 +230,28 @@ func TestStopClosesListenersFirst(t *testing.T) {
 		}
 	})
 }
+
+// TestStopEndsStartingWorkersFirst: they hold the listening sockets and accept
+// nobody, so they should not be the last who do.
+func TestStopEndsStartingWorkersFirst(t *testing.T) {
+	const starting = 102
+	slow := func(p *fakeProcess) {
+		if p.pid != starting {
+			obedient(p)
+			return
+		}
+		p.signalled = func(syscall.Signal) { p.end(syscall.WaitStatus(syscall.SIGTERM)) }
+	}
+	bubble(t, Options{Workers: 3}, slow, func(t *testing.T, r *running, s *fakeSystem) {
+		synctest.Wait()
+		var told []int
+		s.killing = func(pid int, _ syscall.Signal) { told = append(told, pid) } // on the master's goroutine
+		if err := r.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		<-r.done
+		if len(told) != 3 || told[0] != starting {
+			t.Errorf("the workers were told to leave in the order %v, want %d first of three", told, starting)
+		}
+	})
+}

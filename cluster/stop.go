@@ -112,9 +112,12 @@ func (c *Cluster) checkStop() {
 	// last of them has closed its socket is refused at once. So that one must not
 	// be the master, who would throw away who has come since the workers looked.
 	c.closeListeners()
-	for _, h := range c.handles {
-		if h.live() {
-			c.terminate(h, page.Finish, now)
+	// For the same reason those that do not serve yet end first.
+	for _, serving := range []bool{false, true} {
+		for _, h := range c.handles {
+			if h.live() && (h.stage == Booted) == serving {
+				c.terminate(h, page.Finish, now)
+			}
 		}
 	}
 }
