@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"testing/synctest"
 
 	"golang.org/x/sys/unix"
 )
@@ -205,4 +207,51 @@ func TestUnixSocketFiles(t *testing.T) {
 	if _, err := Listen(t.Context(), []Bind{bind}); err == nil || !contains(err.Error(), "not a socket") {
 		t.Errorf("a file of this name: %v", err)
 	}
+}
+
+// TestStopClosesListenersFirst: the master accepts nobody. If it closed a socket
+// after the last worker had, those who have connected in between would be reset.
+func TestStopClosesListenersFirst(t *testing.T) {
+	bubble(t, Options{Workers: 2}, obedient, func(t *testing.T, r *running, s *fakeSystem) {
+		synctest.Wait()
+		told := 0
+		s.killing = func(pid int, signal syscall.Signal) { // on the master's goroutine
+			told++
+			if n := len(r.binder.listeners); n > 0 {
+				t.Errorf("worker %d gets %v while the master has %d listening sockets", pid, signal, n)
+			}
+		}
+		if err := r.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		<-r.done
+		if told != 2 {
+			t.Errorf("%d workers were told, want 2", told)
+		}
+	})
+}
+
+// TestStopEndsStartingWorkersFirst: they hold the listening sockets and accept
+// nobody, so they should not be the last who do.
+func TestStopEndsStartingWorkersFirst(t *testing.T) {
+	const starting = 102
+	slow := func(p *fakeProcess) {
+		if p.pid != starting {
+			obedient(p)
+			return
+		}
+		p.signalled = func(syscall.Signal) { p.end(syscall.WaitStatus(syscall.SIGTERM)) }
+	}
+	bubble(t, Options{Workers: 3}, slow, func(t *testing.T, r *running, s *fakeSystem) {
+		synctest.Wait()
+		var told []int
+		s.killing = func(pid int, _ syscall.Signal) { told = append(told, pid) } // on the master's goroutine
+		if err := r.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		<-r.done
+		if len(told) != 3 || told[0] != starting {
+			t.Errorf("the workers were told to leave in the order %v, want %d first of three", told, starting)
+		}
+	})
 }

@@ -33,6 +33,8 @@ type fakeSystem struct {
 	orphans   []int
 	// starting is called with each process that is started.
 	starting func(*fakeProcess)
+	// killing is called with each signal, on the goroutine that sends it.
+	killing func(pid int, signal syscall.Signal)
 }
 
 type fakeProcess struct {
@@ -106,6 +108,9 @@ func (s *fakeSystem) start(p process) (child, error) {
 }
 
 func (s *fakeSystem) kill(pid int, signal syscall.Signal) error {
+	if s.killing != nil {
+		s.killing(pid, signal)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.processes[pid]

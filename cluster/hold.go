@@ -22,8 +22,8 @@ import (
 //
 // Go's runtime unblocks those that end a process as soon as it begins. The new
 // program listens to them while its packages are initialized, before anything of
-// the application's main function: so they count but for the first millisecond.
-// In that TERM and INT end the process, and the workers finish what they have
+// the application's main function: so they count but for the first moments.
+// In those TERM and INT end the process, and the workers finish what they have
 // begun.
 
 // heldSignals are those that Go's runtime lets a program block.

@@ -133,7 +133,7 @@ func TestSignalsAtAnyMoment(t *testing.T) {
 	}
 	m.signal(syscall.SIGUSR2)
 	m.log.await(t, 7, "the new program takes over")
-	// A TERM in the first millisecond of a program ends it at once, and its workers
+	// A TERM in the first moments of a program ends it at once, and its workers
 	// after it; any other is an orderly stop. Nobody is left in either case.
 	addr := m.addr()
 	ended := make(chan error, 1)

@@ -108,14 +108,18 @@ func (c *Cluster) checkStop() {
 			h.slot().Command.Store(uint32(page.Finish))
 		}
 	}
-	for _, h := range c.handles {
-		if h.live() {
-			c.terminate(h, page.Finish, now)
+	// The workers still accept what the kernel has queued; who comes when the
+	// last of them has closed its socket is refused at once. So that one must not
+	// be the master, who would throw away who has come since the workers looked.
+	c.closeListeners()
+	// For the same reason those that do not serve yet end first.
+	for _, serving := range []bool{false, true} {
+		for _, h := range c.handles {
+			if h.live() && (h.stage == Booted) == serving {
+				c.terminate(h, page.Finish, now)
+			}
 		}
 	}
-	// The workers still accept what the kernel has queued; who comes when the
-	// last of them has closed its socket is refused at once.
-	c.closeListeners()
 }
 
 func (c *Cluster) closeListeners() {

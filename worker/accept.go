@@ -212,10 +212,13 @@ func (s *Server) closeListeners() {
 			if s.gate.takesAll {
 				s.acceptAll(l)
 			}
+			// Here, before those who were accepted are served: perhaps it is the
+			// last descriptor, and who connects from now on to then would be reset.
+			l.close()
 		}) == nil {
 			<-done
 		}
-		l.close()
+		l.close() // the reactor may have ended
 		select {
 		case l.done <- errServerClosed:
 		default:

@@ -201,6 +201,34 @@ func TestAcceptFails(t *testing.T) {
 	}
 }
 
+// The last one who has a listening socket closes it right after it has accepted
+// who waited. Between the two the kernel accepts connections which the close then
+// resets, so nothing else is done there.
+func TestListenerClosedOnceItIsEmpty(t *testing.T) {
+	var ts *testServer
+	listens := make(chan bool, 8)
+	ts = startServer(t, hello, func(o *Options) {
+		o.sockets = kernelSockets()
+		o.sockets.accept = func(fd int) (int, address, error) {
+			if ts.gate.takesAll {
+				// What the reactor does next.
+				_ = ts.reactor.Do(func() {
+					on, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+					listens <- err == nil && on == 1
+				})
+			}
+			return acceptSocket(fd)
+		}
+	})
+	if err := ts.reactor.Do(func() { ts.gate.takesAll = true }); err != nil {
+		t.Fatal(err)
+	}
+	ts.wantShutdown(ts.shutdown())
+	if waitFor(t, listens) {
+		t.Error("the reactor goes on to something else before it closes the socket")
+	}
+}
+
 // A connection that cannot be watched is closed, and nobody else is harmed.
 func TestConnectionCannotBeRegistered(t *testing.T) {
 	var opened []int
