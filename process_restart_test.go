@@ -126,7 +126,7 @@ func TestRestartsIntoBrokenPrograms(t *testing.T) {
 			d.deploy("2")
 			m.signal(syscall.SIGUSR1)
 			m.await("phased restart complete")
-			load.wantNoFailure(t, 2*time.Second)
+			load.wantNoFailure(t, 2*slowest())
 			if id := m.whoami(); id.Version != "2" {
 				t.Errorf("after a phased restart into a sound program: %+v", id)
 			}
@@ -156,5 +156,5 @@ func TestScaling(t *testing.T) {
 	if n := len(m.children()); n != 4 {
 		t.Errorf("%d workers, want 4", n)
 	}
-	load.wantNoFailure(t, 2*time.Second)
+	load.wantNoFailure(t, 2*slowest())
 }
