@@ -120,14 +120,8 @@ func (e *ConfigError) Unwrap() error { return e.Reason }
 // Validate checks the fields. Its error is a *ConfigError, which names the field
 // and the reason.
 func (c *Config) Validate() error {
-	resolved, err := c.resolve()
-	if err != nil {
-		return err
-	}
-	if err := resolved.server.Validate(); err != nil {
-		return &ConfigError{"Server", err}
-	}
-	return nil
+	_, err := c.resolve()
+	return err
 }
 
 // resolved is a Config whose defaults are filled in.
@@ -172,7 +166,13 @@ func (c *Config) resolve() (*resolved, error) {
 	if err := r.check(c); err != nil {
 		return nil, err
 	}
-	return r, r.parseBinds()
+	if err := r.parseBinds(); err != nil {
+		return nil, err
+	}
+	if err := r.server.Validate(); err != nil {
+		return nil, &ConfigError{"Server", err}
+	}
+	return r, nil
 }
 
 func (r *resolved) parseBinds() error {

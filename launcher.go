@@ -225,9 +225,6 @@ func (l *Launcher) configure(config Config) (err error) {
 	if l.app.Handler == nil {
 		return errNoHandler
 	}
-	if err := config.Validate(); err != nil {
-		return err
-	}
 	l.config, err = config.resolve()
 	return err
 }

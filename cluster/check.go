@@ -141,11 +141,8 @@ func (r *roster) toSpawn(now time.Time) (orders []order, again time.Time) {
 		// awaited before those that could not are started again.
 		return nil, time.Time{}
 	}
-	for _, index := range r.free(program.page) {
-		if missing == 0 {
-			break
-		}
-		missing--
+	free := r.free(program.page)
+	for _, index := range free[:min(missing, len(free))] {
 		if wait := program.page.slots[index].notBefore; now.Before(wait) {
 			if again.IsZero() || wait.Before(again) {
 				again = wait
@@ -163,9 +160,8 @@ func (r *roster) toSpawn(now time.Time) (orders []order, again time.Time) {
 // tryTarget starts a worker of the new program though workers of the old one are
 // missing: they crash, and the restart may be what mends that.
 func (r *roster) tryTarget(now time.Time) []order {
-	free := r.free(r.target.page)
-	for i := range free { // those that have crashed come first, and it is another program
-		index := free[len(free)-1-i]
+	// Those that have crashed come first, and it is another program.
+	for _, index := range slices.Backward(r.free(r.target.page)) {
 		if !now.Before(r.target.page.slots[index].notBefore) {
 			return []order{{index, r.target}}
 		}

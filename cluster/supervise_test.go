@@ -288,6 +288,21 @@ func TestDeserters(t *testing.T) {
 	})
 }
 
+// restarts asks for a phased restart of two workers, the first one, which has to
+// be over within a minute.
+func (r *running) restarts(t *testing.T) {
+	t.Helper()
+	if err := r.PhasedRestart(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(time.Minute)
+	synctest.Wait()
+	if st := r.stats(); st.Phase != 1 || st.BootedWorkers != 2 || st.OldWorkers != 0 || st.Restart != "none" {
+		t.Errorf("a minute after the restart was asked for: %+v", st)
+	}
+	r.expect("phased restart complete")
+}
+
 // TestRestartMendsCrashLoop: workers of the old program cannot boot any more, one
 // of them or all; a restart brings a program that can.
 func TestRestartMendsCrashLoop(t *testing.T) {
@@ -315,15 +330,7 @@ func TestRestartMendsCrashLoop(t *testing.T) {
 					s.process(101 + i).end(syscall.WaitStatus(syscall.SIGSEGV))
 				}
 				time.Sleep(time.Minute)
-				if err := r.PhasedRestart(); err != nil {
-					t.Fatal(err)
-				}
-				time.Sleep(time.Minute)
-				synctest.Wait()
-				if st := r.stats(); st.Phase != 1 || st.BootedWorkers != 2 || st.OldWorkers != 0 || st.Restart != "none" {
-					t.Errorf("a minute after the restart began: %+v", st)
-				}
-				r.expect("phased restart complete")
+				r.restarts(t)
 			})
 		})
 	}
@@ -348,15 +355,7 @@ func TestRestartOfDegradedStart(t *testing.T) {
 					time.Sleep(time.Minute)
 				}
 				synctest.Wait()
-				if err := r.PhasedRestart(); err != nil {
-					t.Fatal(err)
-				}
-				time.Sleep(time.Minute)
-				synctest.Wait()
-				if st := r.stats(); st.Phase != 1 || st.BootedWorkers != 2 || st.OldWorkers != 0 || st.Restart != "none" {
-					t.Errorf("a minute after the restart was asked for: %+v", st)
-				}
-				r.expect("phased restart complete")
+				r.restarts(t)
 			})
 		})
 	}

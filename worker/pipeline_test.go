@@ -212,16 +212,20 @@ func TestAnswerBeforeAFailedOne(t *testing.T) {
 	}
 }
 
-// A place whose answers the reactor could not send during a slow handler lends
-// nothing any more when that has returned: the reactor need not look.
-func TestLoanEndsBehindAFullSocket(t *testing.T) {
-	handler := func(w http.ResponseWriter, r *http.Request) {
+// slowPath answers with the path, at /slow after that time.
+func slowPath(d time.Duration) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/slow" {
-			<-time.After(time.Second)
+			<-time.After(d)
 		}
 		_, _ = io.WriteString(w, r.URL.Path)
 	}
-	inBubble(t, handler, nil, func(t *testing.T, k *fakeKernel) {
+}
+
+// A place whose answers the reactor could not send during a slow handler lends
+// nothing any more when that has returned: the reactor need not look.
+func TestLoanEndsBehindAFullSocket(t *testing.T) {
+	inBubble(t, slowPath(time.Second), nil, func(t *testing.T, k *fakeKernel) {
 		c := k.connect()
 		c.setRoom(100)
 		c.send(getPath("/1") + getPath("/slow"))
@@ -239,13 +243,7 @@ func TestLoanEndsBehindAFullSocket(t *testing.T) {
 // Each loan is noticed, also when the reactor has gone to sleep between the end
 // of one request and the loan for the next.
 func TestEachLoanIsNoticed(t *testing.T) {
-	handler := func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/slow" {
-			<-time.After(time.Minute)
-		}
-		_, _ = io.WriteString(w, r.URL.Path)
-	}
-	inBubble(t, handler, nil, func(t *testing.T, k *fakeKernel) {
+	inBubble(t, slowPath(time.Minute), nil, func(t *testing.T, k *fakeKernel) {
 		// The end of a request ends its watch of the base context.
 		ends := 0
 		k.listener.base = endingContext{context.Background(), make(chan struct{}), func() {

@@ -103,6 +103,26 @@ func (s *script) check(t *testing.T, output string) {
 	}
 }
 
+// converse has clients send what is unsent, and take what they get, in pieces of
+// any size, until nothing happens any more. pause is called between two pieces.
+func (k *fakeKernel) converse(random *rand.Rand, clients []*fakeSocket, unsent []string, outputs []strings.Builder, pause func()) {
+	for quiet := 0; quiet < 30; quiet++ { // rounds in which nothing happened
+		for i, c := range clients {
+			if n := min(len(unsent[i]), random.IntN(1+1<<random.IntN(17))); n > 0 {
+				c.send(unsent[i][:n])
+				unsent[i] = unsent[i][n:]
+			}
+			c.take(random.IntN(1 << random.IntN(17)))
+			pause()
+			got := c.received()
+			outputs[i].WriteString(got)
+			if got != "" || unsent[i] != "" && c.state().closedAt.IsZero() {
+				quiet = 0
+			}
+		}
+	}
+}
+
 // However the bytes of several clients come, and however little of the answers
 // their sockets take at a time: everybody gets the right ones.
 func TestRandomPieces(t *testing.T) {
@@ -131,23 +151,11 @@ func TestRandomPieces(t *testing.T) {
 					sockets[i], unsent[i] = k.connect(), scripts[i].input
 					sockets[i].setRoom(random.IntN(1000))
 				}
-				for quiet := 0; quiet < 30; quiet++ { // rounds in which nothing happened
-					for i, c := range sockets {
-						if n := min(len(unsent[i]), random.IntN(1+1<<random.IntN(17))); n > 0 {
-							c.send(unsent[i][:n])
-							unsent[i] = unsent[i][n:]
-						}
-						c.take(random.IntN(1 << random.IntN(17)))
-						if random.IntN(20) == 0 {
-							k.pass(time.Duration(random.IntN(int(time.Second))))
-						}
-						got := c.received()
-						outputs[i].WriteString(got)
-						if got != "" || unsent[i] != "" {
-							quiet = 0
-						}
+				k.converse(random, sockets, unsent, outputs, func() {
+					if random.IntN(20) == 0 {
+						k.pass(time.Duration(random.IntN(int(time.Second))))
 					}
-				}
+				})
 				for i := range clients {
 					scripts[i].check(t, outputs[i].String())
 				}

@@ -139,23 +139,11 @@ func TestRandomAnswers(t *testing.T) {
 					sockets[i] = k.connect()
 					sockets[i].setRoom(random.IntN(1000))
 				}
-				for quiet := 0; quiet < 30; quiet++ { // rounds in which nothing happened
-					for i, c := range sockets {
-						if n := min(len(unsent[i]), random.IntN(1+1<<random.IntN(17))); n > 0 {
-							c.send(unsent[i][:n])
-							unsent[i] = unsent[i][n:]
-						}
-						c.take(random.IntN(1 << random.IntN(17)))
-						if random.IntN(10) == 0 {
-							k.pass(time.Duration(random.IntN(int(20 * time.Millisecond))))
-						}
-						got := c.received()
-						outputs[i].WriteString(got)
-						if got != "" || unsent[i] != "" && c.state().closedAt.IsZero() {
-							quiet = 0
-						}
+				k.converse(random, sockets, unsent, outputs, func() {
+					if random.IntN(10) == 0 {
+						k.pass(time.Duration(random.IntN(int(20 * time.Millisecond))))
 					}
-				}
+				})
 				for range 10 { // until those who hang have returned, on at most three places
 					for i, c := range sockets {
 						c.send(unsent[i])
