@@ -365,10 +365,12 @@ func (s *Server) closeAll() {
 			waiting = append(waiting, sl)
 			return
 		}
+		// The socket first: a handler that heeds its context could return
+		// before, and its answer would look whole.
+		_ = s.sockets.shutdown(sl.FD()) // its owner notices and hands it back
 		if x := sl.Value.exchange.Load(); x != nil {
 			x.context.cancel(context.Canceled)
 		}
-		_ = s.sockets.shutdown(sl.FD()) // its owner notices and hands it back
 	})
 	for _, sl := range waiting {
 		s.close(sl)

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 // modes runs a test with and without the reactor's buffering.
@@ -309,6 +310,45 @@ func TestClose(t *testing.T) {
 		}
 		if err := waitFor(t, ts.served); err != http.ErrServerClosed {
 			t.Errorf("Serve = %v", err)
+		}
+	})
+}
+
+// An answer that Close cuts must not look whole, however fast its handler heeds
+// the end of its context: the socket is shut first.
+func TestCloseCutsAnswersFirst(t *testing.T) {
+	modes(t, func(t *testing.T, mode func(*Options)) {
+		begun, ended := make(chan struct{}), make(chan struct{})
+		ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.WriteString(w, "half")
+			_ = http.NewResponseController(w).Flush()
+			close(begun)
+			waitFor(t, r.Context().Done())
+			close(ended)
+		}, mode, func(o *Options) {
+			o.sockets = kernelSockets()
+			shut := o.sockets.shutdown
+			o.sockets.shutdown = func(fd int) error {
+				select {
+				case <-ended:
+					t.Error("the handler was told before the socket was shut")
+				case <-time.After(patience / 100): // time enough for a handler to return
+				}
+				return shut(fd)
+			}
+		})
+		c := ts.dial()
+		c.send(get)
+		waitFor(t, begun)
+		if err := ts.Close(); err != nil {
+			t.Errorf("Close = %v", err)
+		}
+		resp, err := http.ReadResponse(c.reader, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if body, err := io.ReadAll(resp.Body); err == nil || string(body) != "half" {
+			t.Errorf("the answer %q looks whole (error %v)", body, err)
 		}
 	})
 }
