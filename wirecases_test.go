@@ -95,9 +95,12 @@ var goodRequests = []wireCase{
 
 	served("expectation met by sending", request("POST / HTTP/1.1", "Host: h", "Expect: 100-continue", "Content-Length: 5")+"hello", "POST / [hello]", "200 alive ok"),
 	served("expectation in capitals", request("POST / HTTP/1.1", "Host: h", "Expect: 100-CONTINUE", "Transfer-Encoding: chunked")+"0\r\n\r\n", "POST /", "200 alive ok"),
+	served("expectation twice", request("POST / HTTP/1.1", "Host: h", "Expect: 100-continue", "Expect: 100-continue", "Content-Length: 2")+"ok", "POST / [ok]", "200 alive ok"),
+	served("expectation twice in a list", request("POST / HTTP/1.1", "Host: h", "Expect: 100-continue, 100-Continue,", "Content-Length: 2")+"ok", "POST / [ok]", "200 alive ok"),
 	served("expectation without a body", request("GET / HTTP/1.1", "Host: h", "Expect: 100-continue"), "GET /", "200 alive ok"),
 	served("expectation of 1.0", request("POST / HTTP/1.0", "Host: h", "Expect: 100-continue", "Content-Length: 2")+"ok", "POST / [ok]", "1.0 200 close ok"),
 	refused("unknown expectation", "417", request("POST / HTTP/1.1", "Host: h", "Expect: 200-ok", "Content-Length: 2")+"ok"),
+	refused("unknown expectation beside the known one", "417", request("POST / HTTP/1.1", "Host: h", "Expect: 100-continue, gold", "Content-Length: 2")+"ok"),
 	refused("unknown expectation without a body", "417", request("GET / HTTP/1.1", "Host: h", "Expect: gold")),
 
 	// Complete heads and bodies are awaited; an end of file is answered with one.
