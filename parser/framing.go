@@ -56,12 +56,13 @@ func (h *Head) examine(known Known, buf []byte, start, end int) bool {
 }
 
 // examineHost refuses a second Host: whoever stands before us may have chosen
-// the other one (RFC 9112 section 3.2).
+// the other one (RFC 9112 section 3.2). An IPv6 address without its brackets is
+// taken, because net/http takes it and it is nothing else.
 func (h *Head) examineHost(value []byte, at Span) bool {
 	if h.HasHost {
 		return h.fail(ReasonRepeatedHost, "Host")
 	}
-	if !ValidHost(value) {
+	if !ValidHost(value) && !isIPv6(value) {
 		return h.fail(ReasonBadHost, "Host")
 	}
 	h.Host, h.HasHost = at, true
