@@ -41,6 +41,8 @@ var goodRequests = []wireCase{
 	served("empty query", request("GET /? HTTP/1.1", "Host: h"), "GET /?", "200 alive ok"),
 	served("host with a port", request("GET / HTTP/1.1", "Host: example.com:80"), "GET / host=example.com:80", "200 alive ok"),
 	served("IPv6 host", request("GET / HTTP/1.1", "Host: [::1]:80"), "GET / host=[::1]:80", "200 alive ok"),
+	served("IPv6 host without brackets, as net/http takes it", request("GET / HTTP/1.1", "Host: ::1"), "GET / host=::1", "200 alive ok"),
+	served("host with all marks", request("GET / HTTP/1.1", "Host: a-._~!$&'()*+,;=%41:0"), "GET / host=a-._~!$&'()*+,;=%41:0", "200 alive ok"),
 	served("empty host", request("GET / HTTP/1.1", "Host:"), "GET / host=", "200 alive ok"),
 	served("fields", request("GET / HTTP/1.1", "hOST:h", "X-Empty:", "X-Spaces:  \t a \t b  ", "X-Text: \xe4\xf6", "!#$%&'*+-.^_`|~9: x"), "GET /", "200 alive ok"),
 	served("lower-case method", request("get / HTTP/1.1", "Host: h"), "get /", "200 alive ok"),
@@ -95,9 +97,12 @@ var goodRequests = []wireCase{
 
 	served("expectation met by sending", request("POST / HTTP/1.1", "Host: h", "Expect: 100-continue", "Content-Length: 5")+"hello", "POST / [hello]", "200 alive ok"),
 	served("expectation in capitals", request("POST / HTTP/1.1", "Host: h", "Expect: 100-CONTINUE", "Transfer-Encoding: chunked")+"0\r\n\r\n", "POST /", "200 alive ok"),
+	served("expectation twice", request("POST / HTTP/1.1", "Host: h", "Expect: 100-continue", "Expect: 100-continue", "Content-Length: 2")+"ok", "POST / [ok]", "200 alive ok"),
+	served("expectation twice in a list", request("POST / HTTP/1.1", "Host: h", "Expect: 100-continue, 100-Continue,", "Content-Length: 2")+"ok", "POST / [ok]", "200 alive ok"),
 	served("expectation without a body", request("GET / HTTP/1.1", "Host: h", "Expect: 100-continue"), "GET /", "200 alive ok"),
 	served("expectation of 1.0", request("POST / HTTP/1.0", "Host: h", "Expect: 100-continue", "Content-Length: 2")+"ok", "POST / [ok]", "1.0 200 close ok"),
 	refused("unknown expectation", "417", request("POST / HTTP/1.1", "Host: h", "Expect: 200-ok", "Content-Length: 2")+"ok"),
+	refused("unknown expectation beside the known one", "417", request("POST / HTTP/1.1", "Host: h", "Expect: 100-continue, gold", "Content-Length: 2")+"ok"),
 	refused("unknown expectation without a body", "417", request("GET / HTTP/1.1", "Host: h", "Expect: gold")),
 
 	// Complete heads and bodies are awaited; an end of file is answered with one.
@@ -176,6 +181,14 @@ var badHeads = []wireCase{
 	refused("host with a space", "400", request("GET / HTTP/1.1", "Host: a b")),
 	refused("host with a path", "400", request("GET / HTTP/1.1", "Host: h/x")),
 	refused("host with a user", "400", request("GET / HTTP/1.1", "Host: u@h")),
+	refused("host with two ports", "400", request("GET / HTTP/1.1", "Host: h:80:80")),
+	refused("host with a name for a port", "400", request("GET / HTTP/1.1", "Host: h:x")),
+	refused("host with half an escape", "400", request("GET / HTTP/1.1", "Host: h%4")),
+	refused("port without a host", "400", request("GET / HTTP/1.1", "Host: :80")),
+	refused("host with an open bracket", "400", request("GET / HTTP/1.1", "Host: [::1")),
+	refused("name in brackets", "400", request("GET / HTTP/1.1", "Host: [h]:80")),
+	refused("name behind brackets", "400", request("GET / HTTP/1.1", "Host: [::1]h")),
+	refused("bad host beside an absolute form", "400", request("GET http://h/ HTTP/1.1", "Host: h:80:80")),
 
 	refused("bare LF after the request line", "400", "GET / HTTP/1.1\nHost: h\r\n\r\n"),
 	refused("bare LF everywhere", "400", "GET / HTTP/1.1\nHost: h\n\n"),

@@ -8,14 +8,14 @@ import (
 // Sets of bytes, as bits of charSets.
 const (
 	tokenChar = 1 << iota // tchar, RFC 9110 section 5.6.2
-	hostChar              // what net/http takes in a Host field
+	hostChar              // of a reg-name, RFC 3986 section 3.2.2, but '%'
 	valueChar             // field-vchar, SP and HTAB, RFC 9110 section 5.5
 )
 
 const (
 	alphanumeric = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 	tokenMarks   = "!#$%&'*+-.^_`|~"
-	hostMarks    = "!$%&()*+,-.:;=[']_~"
+	hostMarks    = "!$&'()*+,-.;=_~"
 )
 
 var charSets = newCharSets()
@@ -64,18 +64,6 @@ func ValidFieldValue(s string) bool {
 func validShort(s string) bool {
 	for i := range len(s) {
 		if charSets[s[i]]&valueChar == 0 {
-			return false
-		}
-	}
-	return true
-}
-
-// ValidHost reports whether host has only bytes that may stand in a Host
-// field, as net/http sees it: those of any form of uri-host and port (RFC 3986
-// section 3.2), in any order. An empty one is valid.
-func ValidHost[T ~string | ~[]byte](host T) bool {
-	for i := range len(host) {
-		if charSets[host[i]]&hostChar == 0 {
 			return false
 		}
 	}

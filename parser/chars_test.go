@@ -14,7 +14,7 @@ func TestValid(t *testing.T) {
 		if got, want := ValidFieldValue(s), c == '\t' || c >= ' ' && c != 0x7f; got != want {
 			t.Errorf("ValidFieldValue(%q) = %v", s, got)
 		}
-		want := c < 0x80 && strings.ContainsRune("!$%&'()*+,-.:;=[]_~", rune(c)) || tchar(c) && !strings.ContainsRune("#^`|", rune(c))
+		want := c < 0x80 && strings.ContainsRune("!$&'()*+,-.;=_~", rune(c)) || tchar(c) && !strings.ContainsRune("#%^`|", rune(c))
 		if ValidHost(s) != want || ValidHost([]byte(s)) != want {
 			t.Errorf("ValidHost(%q) = %v", s, !want)
 		}

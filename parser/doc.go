@@ -34,7 +34,8 @@
 //   - The version is HTTP/1.x. The preface of HTTP/2, "PRI * HTTP/2.0" without
 //     fields, is let through as a request, as net/http does, for the handlers
 //     that live on it.
-//   - At most one Host, and exactly one from HTTP/1.1 on, except for CONNECT.
+//   - At most one Host, and exactly one from HTTP/1.1 on, except for CONNECT. It is a
+//     host and perhaps a port.
 //   - At most one Content-Length, of digits only; or one Transfer-Encoding,
 //     which is "chunked" and not in HTTP/1.0; never both.
 //   - Chunk sizes are hexadecimal digits with ';' or CRLF right behind them.

@@ -48,13 +48,7 @@ func (h *Head) examine(known Known, buf []byte, start, end int) bool {
 	case KnownConnection:
 		h.examineConnection(value)
 	case KnownExpect:
-		switch {
-		case tokenContinue.is(value):
-			// HTTP/1.0 does not know it (RFC 9110 section 10.1.1).
-			h.ExpectContinue = h.ExpectContinue || h.Minor > 0
-		case len(value) > 0:
-			h.ExpectOther = true
-		}
+		h.examineExpect(value)
 	case KnownTrailer:
 		h.declaresTrailer = true
 	}
@@ -62,12 +56,13 @@ func (h *Head) examine(known Known, buf []byte, start, end int) bool {
 }
 
 // examineHost refuses a second Host: whoever stands before us may have chosen
-// the other one (RFC 9112 section 3.2).
+// the other one (RFC 9112 section 3.2). An IPv6 address without its brackets is
+// taken, because net/http takes it and it is nothing else.
 func (h *Head) examineHost(value []byte, at Span) bool {
 	if h.HasHost {
 		return h.fail(ReasonRepeatedHost, "Host")
 	}
-	if !ValidHost(value) {
+	if !ValidHost(value) && !isIPv6(value) {
 		return h.fail(ReasonBadHost, "Host")
 	}
 	h.Host, h.HasHost = at, true
@@ -145,6 +140,23 @@ func (h *Head) examineConnection(value []byte) {
 		h.Close = h.Close || tokenClose.is(option)
 		h.KeepAlive = h.KeepAlive || tokenKeepAlive.is(option)
 		h.Upgrade = h.Upgrade || tokenUpgrade.is(option)
+		start = end + 1
+	}
+}
+
+// examineExpect takes a list, as which somebody before us may have sent several
+// fields on.
+func (h *Head) examineExpect(value []byte) {
+	for start := 0; start < len(value); {
+		end := indexComma(value, start)
+		from, to := trimOWS(value, start, end)
+		switch {
+		case tokenContinue.is(value[from:to]):
+			// HTTP/1.0 does not know it (RFC 9110 section 10.1.1).
+			h.ExpectContinue = h.ExpectContinue || h.Minor > 0
+		case from < to:
+			h.ExpectOther = true
+		}
 		start = end + 1
 	}
 }

@@ -58,8 +58,8 @@ type Head struct {
 	Chunked       bool // Transfer-Encoding is "chunked"
 	// Close, KeepAlive and Upgrade: the Connection fields have that option.
 	Close, KeepAlive, Upgrade bool
-	// ExpectContinue: an Expect field is "100-continue", in HTTP/1.1.
-	// ExpectOther: one is something else.
+	// ExpectContinue: an Expect field has "100-continue", in HTTP/1.1.
+	// ExpectOther: one has something else.
 	ExpectContinue, ExpectOther bool
 
 	trailer         bool // a trailer section: fields mean nothing here

@@ -224,7 +224,10 @@ var goodRequests = []struct {
 	{name: "100-continue in HTTP/1.0", raw: "GET / HTTP/1.0\r\n" + host + "Expect: 100-continue\r\n\r\n",
 		want: fields(func(p *parsed) { p.Version = "1.0" }, "Expect: 100-continue")},
 	{name: "another expectation", raw: get + host + "Expect: 100-continue, more\r\n\r\n",
-		want: fields(func(p *parsed) { p.Other = true }, "Expect: 100-continue, more")},
+		want: fields(func(p *parsed) { p.Continue, p.Other = true, true }, "Expect: 100-continue, more")},
+	{name: "100-continue in a list", raw: get + host + "Expect: , 100-continue ,100-CONTINUE,\r\n\r\n",
+		want: fields(func(p *parsed) { p.Continue = true }, "Expect: , 100-continue ,100-CONTINUE,")},
+	{name: "list of no expectations", raw: get + host + "Expect: ,\r\n\r\n", want: fields(nil, "Expect: ,")},
 	{name: "empty expectation", raw: get + host + "Expect: \r\n\r\n", want: fields(nil, "Expect: ")},
 }
 

@@ -136,6 +136,8 @@ var badRequests = []struct {
 	{name: "no Host", raw: get + "\r\n", status: 400, reason: ReasonMissingHost},
 	{name: "no Host in HTTP/1.2", raw: "GET / HTTP/1.2\r\nHosts: a\r\n\r\n", status: 400, reason: ReasonMissingHost},
 	{name: "no Host with an absolute target", raw: "GET http://a/ HTTP/1.1\r\n\r\n", status: 400, reason: ReasonMissingHost},
+	{name: "Host with two ports", raw: get + "Host: a:80:80\r\n", rest: "\r\n", status: 400, reason: ReasonBadHost, detail: "Host"},
+	{name: "Host with two ports in HTTP/1.0", raw: "GET / HTTP/1.0\r\nHost: a:80:80\r\n", rest: "\r\n", status: 400, reason: ReasonBadHost, detail: "Host"},
 	{name: "two Hosts", raw: get + host + "Accept: a\r\n" + host, rest: "\r\n", status: 400, reason: ReasonRepeatedHost, detail: "Host"},
 	{name: "two Hosts, one empty", raw: get + "Host:\r\n" + host, rest: "\r\n", status: 400, reason: ReasonRepeatedHost, detail: "Host"},
 	{name: "two Hosts in HTTP/1.0", raw: "GET / HTTP/1.0\r\n" + host + "host: b\r\n", rest: "\r\n", status: 400, reason: ReasonRepeatedHost, detail: "Host"},

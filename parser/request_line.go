@@ -176,11 +176,8 @@ func schemeAndAuthority(target []byte) int {
 	}
 	start := i + 3
 	for i = start; i < len(target) && target[i] != '/'; i++ {
-		if charSets[target[i]]&hostChar == 0 {
-			return -1
-		}
 	}
-	if i == start || target[start] == ':' {
+	if i == start || !ValidHost(target[start:i]) {
 		return -1
 	}
 	return i
@@ -189,32 +186,12 @@ func schemeAndAuthority(target []byte) int {
 // validAuthority reports whether target is what CONNECT wants: host and port
 // (RFC 9112 section 3.2.3), with an IPv6 host in brackets.
 func validAuthority(target []byte) bool {
-	colon := len(target) - 1
-	for colon >= 0 && target[colon] != ':' {
-		colon--
-	}
-	if colon <= 0 {
+	colon := bytes.LastIndexByte(target, ':')
+	if colon <= 0 || !ValidHost(target) {
 		return false
 	}
-	host, port := target[:colon], target[colon+1:]
-	if number, ok := parseDecimal(port); !ok || number > 65535 {
-		return false
-	}
-	if host[0] == '[' && host[len(host)-1] == ']' {
-		host = host[1 : len(host)-1]
-		for _, c := range host {
-			if c == '[' || c == ']' {
-				return false
-			}
-		}
-		return len(host) > 0 && ValidHost(host)
-	}
-	for _, c := range host {
-		if c == ':' || c == '[' || c == ']' {
-			return false
-		}
-	}
-	return ValidHost(host)
+	number, ok := parseDecimal(target[colon+1:])
+	return ok && number <= 65535
 }
 
 // Version and line end of nearly every request, as words.

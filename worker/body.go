@@ -49,7 +49,8 @@ type requestBody struct {
 }
 
 // decode returns the first run of content in p, a part of it, what of p follows,
-// and whether the body ends there.
+// and whether the body ends there. A body that is too large ends at the limit: a
+// reader gets as much of it as of one that comes byte by byte.
 func (b *requestBody) decode(p []byte, limits *parser.Limits) (data, rest []byte, whole bool, err error) {
 	if b.remaining >= 0 {
 		n := min(int64(len(p)), b.remaining)
@@ -66,7 +67,8 @@ func (b *requestBody) decode(p []byte, limits *parser.Limits) (data, rest []byte
 	case err != nil:
 		return nil, nil, false, err
 	case limits.Body > 0 && b.decoded > limits.Body:
-		return nil, nil, false, errBodyTooLarge
+		beyond := min(b.decoded-limits.Body, int64(len(data)))
+		return data[:int64(len(data))-beyond], nil, false, errBodyTooLarge
 	}
 	return data, p[n:], false, nil
 }

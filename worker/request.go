@@ -49,6 +49,9 @@ func (s *Server) newExchange(sl *slot, head *parser.Head, raw []byte) (*exchange
 		r.TransferEncoding = []string{"chunked"}
 		x.declareTrailers()
 	}
+	if head.Major == 2 {
+		r.ContentLength = -1 // what follows is for the handler that hijacks; see checkVersion in package parser
+	}
 	if head.Chunked || head.ContentLength > 0 {
 		x.body = &requestBody{stored: stored{budget: &s.blocks}, remaining: head.ContentLength}
 		r.Body = x.body

@@ -47,6 +47,7 @@ func TestRequestIsNetHTTPs(t *testing.T) {
 		head("POST / HTTP/1.1", "Host: h", "Transfer-Encoding: chunked", "Trailer: X-A, x-b", "Expect: 100-continue") + "0\r\n\r\n",
 		head("OPTIONS /* HTTP/1.1", "Host: h"),
 		head("GET / HTTP/1.1", "Host:"),
+		head("PRI * HTTP/2.0"),
 	}
 	for _, input := range inputs {
 		t.Run(strings.SplitN(input, "\r\n\r\n", 2)[0], func(t *testing.T) {
