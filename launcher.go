@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"sync"
@@ -241,6 +242,14 @@ func (l *Launcher) Run(ctx context.Context) error {
 
 // run serves until it is told to stop, in this process or as a master.
 func (l *Launcher) run(ctx context.Context) (err error) {
+	// Signals count from the moment that somebody can know of this process, which
+	// is before there is a pidfile, until that has been removed. A program that
+	// takes over from another one listens already, and may have to hand back.
+	signals := make(chan os.Signal, 16)
+	defer signal.Stop(signals)
+	if l.state == "" {
+		signal.Notify(signals, cluster.Signals()...)
+	}
 	defer func() {
 		if err != nil {
 			l.logger.Error("serving failed", "err", err)
@@ -263,7 +272,7 @@ func (l *Launcher) run(ctx context.Context) (err error) {
 		defer file.remove()
 	}
 	if l.config.workers == 0 && l.state == "" {
-		return l.runSingle(ctx)
+		return l.runSingle(ctx, signals)
 	}
-	return l.runMaster(ctx)
+	return l.runMaster(ctx, signals)
 }

@@ -118,7 +118,10 @@ func newCluster(o Options, e env) (*Cluster, error) {
 	}
 	// From here on signals wait for Run, also those that came between the two
 	// programs of a hot restart.
-	if before != nil && earlySignals != nil {
+	switch {
+	case o.Signals != nil:
+		c.signals = o.Signals
+	case before != nil && earlySignals != nil:
 		c.signals = earlySignals
 	}
 	c.env.notify(c.signals, masterSignals...)
@@ -317,7 +320,9 @@ func (c *Cluster) finished() bool {
 // release gives everything back that New has opened.
 func (c *Cluster) release() {
 	c.stop.closeOnce.Do(func() { close(c.done) })
-	c.env.forget(c.signals)
+	if c.options.Signals == nil {
+		c.env.forget(c.signals)
+	}
 	c.env.forget(c.children)
 	for _, h := range c.handles {
 		h.child.close()
