@@ -303,6 +303,47 @@ func (r *running) restarts(t *testing.T) {
 	r.expect("phased restart complete")
 }
 
+// TestGivenUpRestartsAreForgotten: that programs could not boot which were given
+// up keeps neither the next one waiting, nor who takes the place of a worker of
+// the one that has gone on.
+func TestGivenUpRestartsAreForgotten(t *testing.T) {
+	starting := func(p *fakeProcess) {
+		if phase := p.inheritance.Phase; 0 < phase && phase < 5 {
+			p.say(worker.KindHello, worker.Protocol, "")
+			p.end(exited(exitBoot))
+			return
+		}
+		obedient(p)
+	}
+	bubble(t, Options{Workers: 2}, starting, func(t *testing.T, r *running, s *fakeSystem) {
+		restart := func() {
+			t.Helper()
+			if err := r.PhasedRestart(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if st := r.stats(); st.Restart != "none" || st.BootedWorkers != 2 {
+				t.Errorf("a second after the restart was asked for: %+v", st)
+			}
+		}
+		synctest.Wait()
+		for range 4 {
+			restart()
+		}
+		s.process(101).end(syscall.WaitStatus(syscall.SIGKILL))
+		time.Sleep(100 * time.Millisecond)
+		synctest.Wait()
+		if st := r.stats(); st.BootedWorkers != 2 {
+			t.Errorf("a worker was killed: %+v", st)
+		}
+		restart()
+		if st := r.stats(); st.Phase != 5 || st.OldWorkers != 0 || st.Counts.FailedRestarts != 4 {
+			t.Errorf("after a good restart: %+v", st)
+		}
+	})
+}
+
 // TestRestartMendsCrashLoop: workers of the old program cannot boot any more, one
 // of them or all; a restart brings a program that can.
 func TestRestartMendsCrashLoop(t *testing.T) {
