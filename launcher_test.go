@@ -242,6 +242,8 @@ func TestApplicationsThatCannotStart(t *testing.T) {
 			Handler: func(*catamount.Worker) (http.Handler, error) { return nil, io.ErrClosedPipe }}, io.ErrClosedPipe.Error()},
 		{"handler's panic", catamount.Config{}, catamount.App{
 			Handler: func(*catamount.Worker) (http.Handler, error) { panic("no way") }}, "no way"},
+		{"panic before worker boot", catamount.Config{}, catamount.App{Handler: handler,
+			BeforeWorkerBoot: func(*catamount.Worker) { panic("no way") }}, "BeforeWorkerBoot: panic: no way"},
 		{"nil handler", catamount.Config{}, catamount.App{
 			Handler: func(*catamount.Worker) (http.Handler, error) { return nil, nil }}, "no handler"},
 		{"preload's error", catamount.Config{}, catamount.App{Handler: handler,

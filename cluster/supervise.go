@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -262,7 +263,7 @@ var exitCodes = map[int]string{
 func (c *Cluster) hook(name string, run func()) {
 	defer func() {
 		if reason := recover(); reason != nil {
-			c.log.Error("a hook has panicked", "hook", name, "err", reason)
+			c.log.Error("a hook has panicked", "hook", name, "panic", fmt.Sprint(reason), "stack", string(debug.Stack()))
 		}
 	}()
 	run()
