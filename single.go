@@ -55,11 +55,37 @@ func (l *Launcher) runSingle(ctx context.Context, signals <-chan os.Signal) (err
 		}
 	}
 	if l.app.BeforeWorkerShutdown != nil {
-		_ = guard(l.logger, "BeforeWorkerShutdown", func() error { l.app.BeforeWorkerShutdown(s.worker); return nil })
+		s.beforeShutdown()
 	}
 	// Page and preloaded data stay: a handler that has not returned, or a
 	// goroutine of the application's, may still point into them.
 	return err
+}
+
+// beforeShutdown calls the hook. There is no master whose WorkerShutdownTimeout
+// would end one that hangs: only whoever sends another signal.
+func (s *single) beforeShutdown() {
+	returned := make(chan struct{})
+	go func() {
+		defer close(returned)
+		_ = guard(s.logger, "BeforeWorkerShutdown", func() error { s.app.BeforeWorkerShutdown(s.worker); return nil })
+	}()
+	for {
+		select {
+		case <-returned:
+			return
+		case sig := <-s.signals:
+			switch sig {
+			case syscall.SIGINT, syscall.SIGTERM:
+				s.logger.Warn("Stopping at once, without the end of BeforeWorkerShutdown", "cause", sig.String())
+				return
+			case syscall.SIGQUIT:
+				s.stderr.Write(worker.AllStacks(maxStacks))
+			default:
+				s.ignore(sig)
+			}
+		}
+	}
 }
 
 // single is a serving process without a master, and everything that can happen

@@ -32,6 +32,27 @@ func bootSingle(t *testing.T, config Config, app App, signals <-chan os.Signal) 
 	return stopped, err
 }
 
+// TestStopInBeforeWorkerShutdown: a hook that hangs at the end shows where, and
+// keeps nobody from stopping the process.
+func TestStopInBeforeWorkerShutdown(t *testing.T) {
+	ended, hangs, signals := make(chan struct{}), make(chan struct{}), make(chan os.Signal)
+	defer close(ended)
+	go func() {
+		<-hangs
+		for _, sig := range []os.Signal{syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGTERM} {
+			signals <- sig
+		}
+	}()
+	var stderr strings.Builder
+	l := &Launcher{logger: slog.New(slog.DiscardHandler), stderr: &stderr, app: App{
+		BeforeWorkerShutdown: func(*Worker) { close(hangs); waitForTheEnd(ended) },
+	}}
+	(&single{Launcher: l, signals: signals}).beforeShutdown()
+	if !strings.Contains(stderr.String(), "waitForTheEnd") {
+		t.Errorf("QUIT has not shown where the hook hangs: %s", stderr.String())
+	}
+}
+
 // TestStopWhileBooting: an application that hangs at its start can be stopped,
 // and shows where it hangs.
 func TestStopWhileBooting(t *testing.T) {
