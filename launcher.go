@@ -257,19 +257,22 @@ func (l *Launcher) run(ctx context.Context) (err error) {
 			l.logger.Info("Goodbye!")
 		}
 	}()
-	if l.config.Pidfile != "" {
-		file, err := writePidfile(l.config.Pidfile)
-		if err != nil {
-			return rollback(l.state, fmt.Errorf("pidfile: %w", err))
+	for _, own := range []struct {
+		name, path string
+		write      func(string) (*ownFile, error)
+	}{{"pidfile", l.config.Pidfile, writePidfile}, {"state file", l.config.StateFile, writeState}} {
+		if own.path == "" {
+			continue
 		}
-		defer file.remove()
-	}
-	if l.config.StateFile != "" {
-		file, err := writeState(l.config.StateFile)
-		if err != nil {
-			return rollback(l.state, fmt.Errorf("state file: %w", err))
+		file, err := own.write(own.path)
+		switch {
+		case err == nil:
+			defer file.remove()
+		case cluster.IsRollback(l.state): // the workers serve: they must not lose their master for that
+			l.logger.Error("the "+own.name+" cannot be written", "err", err)
+		default:
+			return rollback(l.state, fmt.Errorf("%s: %w", own.name, err))
 		}
-		defer file.remove()
 	}
 	if l.config.workers == 0 && l.state == "" {
 		return l.runSingle(ctx, signals)
