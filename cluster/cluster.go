@@ -100,6 +100,9 @@ func newCluster(o Options, e env) (*Cluster, error) {
 		// through which symbolic links it came here.
 		setDefault(&o.Path, before.Path)
 		setDefault(&o.Directory, before.Directory)
+		if before.rolledBack != "" { // with another one the next program may have failed
+			o.Directory = before.Directory
+		}
 	}
 	if o, err = o.withDefaults(); err != nil {
 		return nil, err
