@@ -127,7 +127,10 @@ func (c *Cluster) adopt(s *state, fd int) error {
 	c.options.Argv = append([]string{s.Argv0}, c.options.Argv[1:]...)
 	c.startedAt, c.counts, c.lastPhase, c.handOver = s.StartedAt, s.Counts, s.LastPhase, s.HandOver
 	c.again = s.Again
-	if s.Configured == c.options.Workers { // what has become of it by scaling stays
+	switch {
+	case s.rolledBack != "": // whatever the next program's configuration says
+		c.wanted = s.Wanted
+	case s.Configured == c.options.Workers: // what has become of it by scaling stays
 		c.wanted = min(max(s.Wanted, c.options.MinWorkers), c.options.MaxWorkers)
 	}
 	for _, p := range s.Programs {

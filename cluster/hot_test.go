@@ -76,6 +76,9 @@ func masterMain(text string) int {
 	if _, other, ok := strings.Cut(string(behaviour), "directory="); ok {
 		directory = strings.Fields(other)[0]
 	}
+	if does("workers=1") {
+		c.Workers = 1
+	}
 	o := Options{
 		Logger: log, Workers: c.Workers, Binds: []Bind{bind}, Directory: directory, Preload: c.Preload,
 		Path: program, CheckInterval: 100 * time.Millisecond, ShutdownTimeout: 10 * time.Second, ShutdownDelay: c.Delay, BootTimeout: c.BootTimeout,
@@ -318,7 +321,7 @@ func TestBadState(t *testing.T) {
 // workers run, not that of the program before, which has started it.
 func TestHotRestartInAnotherDirectory(t *testing.T) {
 	dir, other := release(t, ""), release(t, "")
-	m := startMaster(t, masterConfig{Directory: dir, Bind: "tcp://127.0.0.1:0", Workers: 1})
+	m := startMaster(t, masterConfig{Directory: dir, Bind: "tcp://127.0.0.1:0", Workers: 2})
 	m.log.await(t, 1, "all workers booted")
 	where := func() string {
 		t.Helper()
@@ -333,9 +336,11 @@ func TestHotRestartInAnotherDirectory(t *testing.T) {
 		}
 		return path
 	}
-	setBehaviour(t, dir, "directory=/nowhere")
+	setBehaviour(t, dir, "directory=/nowhere workers=1")
 	m.signal(syscall.SIGUSR2)
 	m.log.await(t, 1, "hot restart failed: the program before goes on", "/nowhere")
+	m.signal(syscall.SIGTTIN)
+	m.log.await(t, 1, "the number of workers changes", "from=2 to=3") // not those of the other configuration
 	setBehaviour(t, dir, "directory="+other)
 	m.signal(syscall.SIGUSR2)
 	m.log.await(t, 1, "hot restart complete")
