@@ -86,6 +86,29 @@ func TestStopWhileBooting(t *testing.T) {
 }
 
 // waitForTheEnd is a name to look for among the stacks.
+// TestContextEndsWhileBooting: it is an orderly end, as that by a signal, whether
+// the application heeds it or not.
+func TestContextEndsWhileBooting(t *testing.T) {
+	for name, heeds := range map[string]bool{"heeded": true, "not heeded": false} {
+		t.Run(name, func(t *testing.T) {
+			ended := make(chan struct{})
+			defer close(ended)
+			ctx, cancel := context.WithCancel(t.Context())
+			app := App{Handler: func(w *Worker) (http.Handler, error) {
+				cancel()
+				if !heeds {
+					waitForTheEnd(ended)
+				}
+				<-w.Context().Done()
+				return nil, w.Context().Err()
+			}}
+			if err := Run(ctx, Config{Binds: []string{"tcp://127.0.0.1:0"}, Logger: slog.New(slog.DiscardHandler)}, app); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 func waitForTheEnd(end <-chan struct{}) { <-end }
 
 // TestPreloadTimeoutHere: the limit holds where there is no process to kill too.
