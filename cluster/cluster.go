@@ -243,6 +243,9 @@ func (c *Cluster) loop(ctx context.Context) {
 		case <-timer.C:
 			children = true // a signal may have been merged with another
 		}
+		// Nobody is judged by what he does because he was told to stop, or whose sign
+		// of life has only not been read yet.
+		c.takeSignals()
 		c.takeEvents()
 		now := time.Now()
 		c.check(now, children)
@@ -251,8 +254,7 @@ func (c *Cluster) loop(ctx context.Context) {
 	}
 }
 
-// takeEvents handles what has already come, so that nobody is judged whose sign
-// of life has only not been read yet.
+// takeEvents handles what has already come.
 func (c *Cluster) takeEvents() {
 	for {
 		select {

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"runtime/debug"
+	"slices"
 	"syscall"
 	"time"
 
@@ -197,11 +199,19 @@ func (c *Cluster) died(h *WorkerHandle, status syscall.WaitStatus, now time.Time
 		}
 		if h.stage == Started {
 			c.counts.BootFailures++
-			c.bootFailed(h.program, exit.Reason)
+			if !isMeantForAll(status) {
+				c.bootFailed(h.program, exit.Reason)
+			}
 		}
 	}
 	c.hook("AfterWorkerShutdown", func() { call(c.options.Hooks.AfterWorkerShutdown, exit) })
 	c.closeUnused()
+}
+
+// isMeantForAll reports whether a worker that does not listen to signals yet was
+// ended by one that reaches whole groups of processes. Its program may be sound.
+func isMeantForAll(status syscall.WaitStatus) bool {
+	return status.Signaled() && slices.Contains(masterSignals, os.Signal(status.Signal()))
 }
 
 func (h *WorkerHandle) servedFor(now time.Time) time.Duration {
