@@ -131,13 +131,12 @@ func (l *Launcher) boot(w *Worker, logger *slog.Logger, preloaded func() (*Prelo
 		return options, fmt.Errorf("preloaded data: %w", err)
 	}
 	var handler http.Handler
-	err = guard(logger, "Handler", func() (err error) {
-		if l.app.BeforeWorkerBoot != nil {
-			l.app.BeforeWorkerBoot(w)
-		}
-		handler, err = l.app.Handler(w)
-		return err
-	})
+	if l.app.BeforeWorkerBoot != nil {
+		err = guard(logger, "BeforeWorkerBoot", func() error { l.app.BeforeWorkerBoot(w); return nil })
+	}
+	if err == nil {
+		err = guard(logger, "Handler", func() (err error) { handler, err = l.app.Handler(w); return err })
+	}
 	if err == nil && handler == nil {
 		err = errors.New("App.Handler returned no handler")
 	}

@@ -79,7 +79,7 @@ type Config struct {
 	MaxBootFailures int
 	// ShutdownDelay (default 0) is how long to go on accepting after TERM, with
 	// Connection: close in every answer, for balancers that have not heard yet. A
-	// second TERM ends it.
+	// second TERM ends it. Single mode has no such delay.
 	ShutdownDelay time.Duration
 	// StreamGrace (default 10 s, or a third of WorkerShutdownTimeout where that is
 	// less) is how long hijacked connections and streams may go on in a worker

@@ -146,14 +146,15 @@ func (p *flagParser) environment(getenv func(string) string) error {
 	wrong := func(name, value string, err error) error {
 		return fmt.Errorf("invalid value %q of the environment variable %s: %w", value, name, err)
 	}
+	get := func(name string) string { return strings.TrimSpace(getenv(name)) }
 	c := &p.config
-	if s := getenv("PORT"); s != "" && len(p.binds) == 0 {
+	if s := get("PORT"); s != "" && len(p.binds) == 0 {
 		if err := cluster.CheckPort(s); err != nil {
 			return wrong("PORT", s, err)
 		}
 		c.Binds = []string{cluster.TCPBind(c.DefaultHost, s).String()}
 	}
-	if s := strings.TrimSpace(getenv("WEB_CONCURRENCY")); s != "" && !p.given["workers"] {
+	if s := get("WEB_CONCURRENCY"); s != "" && !p.given["workers"] {
 		var err error
 		if c.Workers, err = parseWorkers(s); err != nil {
 			return wrong("WEB_CONCURRENCY", s, err)
@@ -163,7 +164,7 @@ func (p *flagParser) environment(getenv func(string) string) error {
 		return nil
 	}
 	for name, where := range map[string]*int{"MIN_THREADS": &c.Server.MinThreads, "MAX_THREADS": &c.Server.MaxThreads} {
-		if s := getenv(name); s != "" {
+		if s := get(name); s != "" {
 			n, err := strconv.Atoi(s)
 			if err != nil || n < 0 || name == "MAX_THREADS" && n < 1 {
 				return wrong(name, s, errors.New("want a whole number"))

@@ -25,6 +25,8 @@ func TestParseFlags(t *testing.T) {
 		{"", "PORT=81 WEB_CONCURRENCY=2 MIN_THREADS=1 MAX_THREADS=9", "tcp://127.0.0.1:81", 2, 1, 9, true},
 		{"", "WEB_CONCURRENCY=auto", "", AutoWorkers, 0, 0, true},
 		{"", "PORT= WEB_CONCURRENCY= MIN_THREADS= MAX_THREADS=", "", 0, 0, 0, true},
+		{"", "PORT=\t WEB_CONCURRENCY=\t MIN_THREADS=\t MAX_THREADS=\t", "", 0, 0, 0, true},
+		{"", "PORT=81\t WEB_CONCURRENCY=2\t MIN_THREADS=1\t MAX_THREADS=\t9", "tcp://127.0.0.1:81", 2, 1, 9, true},
 		{"-p 82 -w 0 -t 4", "PORT=81 WEB_CONCURRENCY=2 MIN_THREADS=1 MAX_THREADS=9", "tcp://127.0.0.1:82", 0, 4, 4, true},
 	} {
 		cfg, err := ParseFlags(strings.Fields(c.args), environment(c.env), Config{DefaultHost: "127.0.0.1"})
@@ -45,7 +47,7 @@ func TestParseFlags(t *testing.T) {
 
 func environment(text string) func(string) string {
 	variables := make(map[string]string)
-	for _, word := range strings.Fields(text) {
+	for _, word := range strings.Split(text, " ") {
 		name, value, _ := strings.Cut(word, "=")
 		variables[name] = value
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"sync"
@@ -241,6 +242,14 @@ func (l *Launcher) Run(ctx context.Context) error {
 
 // run serves until it is told to stop, in this process or as a master.
 func (l *Launcher) run(ctx context.Context) (err error) {
+	// Signals count from the moment that somebody can know of this process, which
+	// is before there is a pidfile, until that has been removed. A program that
+	// takes over from another one listens already, and may have to hand back.
+	signals := make(chan os.Signal, 16)
+	defer signal.Stop(signals)
+	if l.state == "" {
+		signal.Notify(signals, cluster.Signals()...)
+	}
 	defer func() {
 		if err != nil {
 			l.logger.Error("serving failed", "err", err)
@@ -248,22 +257,25 @@ func (l *Launcher) run(ctx context.Context) (err error) {
 			l.logger.Info("Goodbye!")
 		}
 	}()
-	if l.config.Pidfile != "" {
-		file, err := writePidfile(l.config.Pidfile)
-		if err != nil {
-			return rollback(l.state, fmt.Errorf("pidfile: %w", err))
+	for _, own := range []struct {
+		name, path string
+		write      func(string) (*ownFile, error)
+	}{{"pidfile", l.config.Pidfile, writePidfile}, {"state file", l.config.StateFile, writeState}} {
+		if own.path == "" {
+			continue
 		}
-		defer file.remove()
-	}
-	if l.config.StateFile != "" {
-		file, err := writeState(l.config.StateFile)
-		if err != nil {
-			return rollback(l.state, fmt.Errorf("state file: %w", err))
+		file, err := own.write(own.path)
+		switch {
+		case err == nil:
+			defer file.remove()
+		case cluster.IsRollback(l.state): // the workers serve: they must not lose their master for that
+			l.logger.Error("the "+own.name+" cannot be written", "err", err)
+		default:
+			return rollback(l.state, fmt.Errorf("%s: %w", own.name, err))
 		}
-		defer file.remove()
 	}
 	if l.config.workers == 0 && l.state == "" {
-		return l.runSingle(ctx)
+		return l.runSingle(ctx, signals)
 	}
-	return l.runMaster(ctx)
+	return l.runMaster(ctx, signals)
 }

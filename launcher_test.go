@@ -5,11 +5,13 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -157,6 +159,65 @@ func TestHooksThatPanic(t *testing.T) {
 	until(t, "BeforeWorkerShutdown has panicked", panicked("BeforeWorkerShutdown"))
 }
 
+// TestStopOfSingleMode: who comes after the beginning of the end is refused, and
+// not kept waiting for somebody who will never accept; and who says it twice
+// does not wait for handlers that do not heed their contexts.
+func TestStopOfSingleMode(t *testing.T) {
+	serving, finish, logs := make(chan struct{}), make(chan struct{}), &logBook{}
+	defer close(finish)
+	l, err := catamount.NewLauncher(catamount.Config{Binds: []string{"tcp://127.0.0.1:0"}, Logger: slog.New(logs)}, catamount.App{
+		Handler: func(*catamount.Worker) (http.Handler, error) {
+			return http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+				close(serving)
+				<-finish
+			}), nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ran := make(chan error, 1)
+	go func() { ran <- l.Run(t.Context()) }()
+	var addr string
+	until(t, "it listens", func() bool {
+		for _, line := range logs.all() {
+			if url, ok := strings.CutPrefix(line.message, "Listening on http://"); ok {
+				addr = url
+			}
+		}
+		return addr != ""
+	})
+	conn := dial(t, "tcp", addr)
+	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: test\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, serving)
+	if err := l.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "newcomers are refused", func() bool {
+		newcomer, err := net.DialTimeout("tcp", addr, patience)
+		if err == nil {
+			newcomer.Close()
+		}
+		return errors.Is(err, syscall.ECONNREFUSED)
+	})
+	select {
+	case err := <-ran:
+		t.Fatalf("it has not waited for the request: %v", err)
+	default:
+	}
+	if err := l.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := waitFor(t, ran); err != nil {
+		t.Errorf("Run: %v", err)
+	}
+	if line := logs.line("some handlers have not noticed that they were cut off"); line["requests"] != "1" {
+		t.Errorf("the log says of the handler: %v", line)
+	}
+}
+
 // line returns what a message says.
 func (b *logBook) line(message string) map[string]string {
 	for _, line := range b.all() {
@@ -181,6 +242,8 @@ func TestApplicationsThatCannotStart(t *testing.T) {
 			Handler: func(*catamount.Worker) (http.Handler, error) { return nil, io.ErrClosedPipe }}, io.ErrClosedPipe.Error()},
 		{"handler's panic", catamount.Config{}, catamount.App{
 			Handler: func(*catamount.Worker) (http.Handler, error) { panic("no way") }}, "no way"},
+		{"panic before worker boot", catamount.Config{}, catamount.App{Handler: handler,
+			BeforeWorkerBoot: func(*catamount.Worker) { panic("no way") }}, "BeforeWorkerBoot: panic: no way"},
 		{"nil handler", catamount.Config{}, catamount.App{
 			Handler: func(*catamount.Worker) (http.Handler, error) { return nil, nil }}, "no handler"},
 		{"preload's error", catamount.Config{}, catamount.App{Handler: handler,

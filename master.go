@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/catamount-server/catamount/cluster"
@@ -12,10 +15,20 @@ import (
 
 // runMaster runs this process as the master (Puma's cluster.rb): it starts the
 // workers and serves nothing itself.
-func (l *Launcher) runMaster(ctx context.Context) error {
-	c, err := cluster.New(l.clusterOptions(l.state))
+func (l *Launcher) runMaster(ctx context.Context, signals chan os.Signal) error {
+	options := l.clusterOptions(l.state)
+	if l.state == "" {
+		options.Signals = signals
+	}
+	c, err := cluster.New(options)
 	if err != nil {
 		return err
+	}
+	if l.state != "" {
+		// The cluster has a channel of its own, and lets go of it at its end. One
+		// who cannot wait and sends another of these must not prevent that the
+		// pidfile is removed.
+		signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	}
 	l.mu.Lock()
 	l.cluster = c

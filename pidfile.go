@@ -41,6 +41,9 @@ func writeOwn(path string, mode os.FileMode, text []byte) (*ownFile, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p := createOwn(path, mode, text); p != nil {
+		return p, nil
+	}
 	for {
 		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, mode)
 		if err != nil {
@@ -64,6 +67,26 @@ func writeOwn(path string, mode os.FileMode, text []byte) (*ownFile, error) {
 		}
 		return p, nil
 	}
+}
+
+// createOwn makes a file that was not there: it gets its name when it has its
+// text and its lock, so that who waits for the file finds an id in it. Nil if
+// there is one of that name, or it cannot be done that way.
+func createOwn(path string, mode os.FileMode, text []byte) *ownFile {
+	if _, err := os.Lstat(path); err == nil {
+		return nil
+	}
+	file, err := os.OpenFile(fmt.Sprintf("%s.%d", path, os.Getpid()), os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return nil
+	}
+	defer os.Remove(file.Name())
+	p := &ownFile{path, file}
+	if flock(file) != nil || p.write(mode, text) != nil || os.Link(file.Name(), path) != nil {
+		file.Close()
+		return nil
+	}
+	return p
 }
 
 // pidIn is the process's id in a file of either kind.

@@ -32,6 +32,53 @@ func TestPidfile(t *testing.T) {
 	}
 }
 
+// TestPidfileIsNeverEmpty: who waits for the file and reads it at once finds a
+// pid in it.
+func TestPidfileIsNeverEmpty(t *testing.T) {
+	directory := t.TempDir()
+	for i := range 300 {
+		path := filepath.Join(directory, fmt.Sprint(i))
+		read := make(chan string, 1)
+		go func() {
+			for {
+				if text, err := os.ReadFile(path); err == nil {
+					read <- string(text)
+					return
+				}
+			}
+		}()
+		p, err := writePidfile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text := <-read; text != fmt.Sprintf("%d\n", os.Getpid()) {
+			t.Fatalf("the file has %q", text)
+		}
+		p.remove()
+	}
+	if left, _ := os.ReadDir(directory); len(left) > 0 {
+		t.Errorf("%s is still there", left[0].Name())
+	}
+}
+
+// TestPidfileThatDangles: a symbolic link to where there is nothing yet is the
+// name of the file to be made, as for everybody who opens it.
+func TestPidfileThatDangles(t *testing.T) {
+	directory := t.TempDir()
+	link, target := filepath.Join(directory, "link"), filepath.Join(directory, "target")
+	if err := os.Symlink(target, link); err != nil {
+		t.Fatal(err)
+	}
+	p, err := writePidfile(link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.remove()
+	if text, _ := os.ReadFile(target); string(text) != fmt.Sprintf("%d\n", os.Getpid()) {
+		t.Errorf("the file has %q", text)
+	}
+}
+
 func TestPidfileOfSomebodyElse(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "app.pid")
 	p, err := writePidfile(path)

@@ -54,12 +54,13 @@ type appConfig struct {
 	WorkerTimeout       time.Duration
 	Preload             bool
 	PreloadMiB          int // how much more is preloaded
+	Pidfile             string
 }
 
 func (c *appConfig) config() catamount.Config {
 	return catamount.Config{
 		Binds: c.Binds, Workers: c.Workers, MaxWorkers: c.MaxWorkers, ShutdownDelay: c.ShutdownDelay,
-		WorkerCheckInterval: c.WorkerCheckInterval, WorkerTimeout: c.WorkerTimeout,
+		WorkerCheckInterval: c.WorkerCheckInterval, WorkerTimeout: c.WorkerTimeout, Pidfile: c.Pidfile,
 	}
 }
 

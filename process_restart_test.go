@@ -1,7 +1,9 @@
 package catamount_test
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -157,4 +159,32 @@ func TestScaling(t *testing.T) {
 		t.Errorf("%d workers, want 4", n)
 	}
 	load.wantNoFailure(t, 2*slowest())
+}
+
+// TestHotRestartWithoutAPlaceForThePidfile: somebody has taken away the folder in
+// which it was. Neither the new program nor the one from before can write it, and
+// the server must not end for that.
+func TestHotRestartWithoutAPlaceForThePidfile(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "run")
+	pidfile := filepath.Join(folder, "pid")
+	if err := os.Mkdir(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	d := newDeployment(t)
+	m := d.start(appConfig{Workers: 1, Pidfile: pidfile})
+	if err := os.RemoveAll(folder); err != nil {
+		t.Fatal(err)
+	}
+	m.signal(syscall.SIGUSR2)
+	m.await("the pidfile cannot be written")
+	m.await("hot restart failed: the program before goes on", "pidfile: open")
+	m.whoami()
+	if err := os.Mkdir(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	m.signal(syscall.SIGUSR2)
+	m.await("hot restart complete")
+	if text, err := os.ReadFile(pidfile); string(text) != fmt.Sprintf("%d\n", m.Process.Pid) {
+		t.Errorf("the pidfile has %q, %v", text, err)
+	}
 }

@@ -5,21 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"syscall"
 	"time"
 
+	"github.com/catamount-server/catamount/cluster"
 	"github.com/catamount-server/catamount/worker"
 )
 
 // runSingle serves in this process (Puma's single.rb): no master, no pipes.
-func (l *Launcher) runSingle(ctx context.Context) (err error) {
-	// Signals count from the moment that somebody can know of this server.
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT,
-		syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTTIN, syscall.SIGTTOU)
-	defer signal.Stop(signals)
-
+func (l *Launcher) runSingle(ctx context.Context, signals <-chan os.Signal) (err error) {
 	if l.config.Directory != "" {
 		if err := os.Chdir(l.config.Directory); err != nil {
 			return err
@@ -30,7 +24,7 @@ func (l *Launcher) runSingle(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, binder.Close()) }()
-	s := &single{Launcher: l, signals: signals, served: make(chan error, len(listeners)), stopped: make(chan error, 1), ask: make(chan struct{}), ended: make(chan struct{})}
+	s := &single{Launcher: l, signals: signals, binder: binder, served: make(chan error, len(listeners)), stopped: make(chan error, 1), ask: make(chan struct{}), ended: make(chan struct{})}
 	life, drain := context.WithCancel(ctx)
 	defer drain()
 	closeAll := func() {
@@ -61,11 +55,37 @@ func (l *Launcher) runSingle(ctx context.Context) (err error) {
 		}
 	}
 	if l.app.BeforeWorkerShutdown != nil {
-		_ = guard(l.logger, "BeforeWorkerShutdown", func() error { l.app.BeforeWorkerShutdown(s.worker); return nil })
+		s.beforeShutdown()
 	}
 	// Page and preloaded data stay: a handler that has not returned, or a
 	// goroutine of the application's, may still point into them.
 	return err
+}
+
+// beforeShutdown calls the hook. There is no master whose WorkerShutdownTimeout
+// would end one that hangs: only whoever sends another signal.
+func (s *single) beforeShutdown() {
+	returned := make(chan struct{})
+	go func() {
+		defer close(returned)
+		_ = guard(s.logger, "BeforeWorkerShutdown", func() error { s.app.BeforeWorkerShutdown(s.worker); return nil })
+	}()
+	for {
+		select {
+		case <-returned:
+			return
+		case sig := <-s.signals:
+			switch sig {
+			case syscall.SIGINT, syscall.SIGTERM:
+				s.logger.Warn("Stopping at once, without the end of BeforeWorkerShutdown", "cause", sig.String())
+				return
+			case syscall.SIGQUIT:
+				s.stderr.Write(worker.AllStacks(maxStacks))
+			default:
+				s.ignore(sig)
+			}
+		}
+	}
 }
 
 // single is a serving process without a master, and everything that can happen
@@ -74,6 +94,7 @@ type single struct {
 	*Launcher
 	worker  *Worker
 	server  *worker.Server
+	binder  *cluster.Binder
 	drain   func() // ends Worker.Context
 	signals <-chan os.Signal
 	served  chan error    // what each Serve returned; one value per listener
@@ -90,12 +111,16 @@ func (l *Launcher) setSingle(s *single) {
 	l.single = s
 }
 
+// cutGrace is how long handlers have to notice that their requests were cut off.
+const cutGrace = time.Second
+
 // maxStacks bounds what SIGQUIT prints.
 const maxStacks = 64 << 20
 
 // wait returns when the server has stopped: nil when it was told to.
 func (s *single) wait(ctx context.Context) error {
 	stopping, cut := false, false
+	var over <-chan time.Time
 	begin := func() {
 		s.drain()
 		for _, f := range s.worker.drainHooks(s.logger) {
@@ -109,14 +134,22 @@ func (s *single) wait(ctx context.Context) error {
 		s.stopped <- s.server.Shutdown(context.WithoutCancel(ctx))
 	}
 	stop := func(cause string) {
+		if cut {
+			return
+		}
 		if stopping {
-			cut = true
+			cut, over = true, time.After(cutGrace)
 			s.logger.Warn("Stopping at once, requests are cut off", "cause", cause)
-			s.server.Close() // makes Shutdown return
+			s.server.Close() // makes Shutdown return once the handlers have
 			return
 		}
 		stopping = true
 		s.logger.Info("Gracefully stopping, waiting for requests to finish", "cause", cause)
+		// The server is to be the last to close the sockets: as long as anybody
+		// has them the kernel connects clients whom nobody will serve.
+		if err := s.binder.Close(); err != nil {
+			s.logger.Error("a listening socket cannot be closed", "err", err)
+		}
 		go begin()
 	}
 
@@ -149,6 +182,9 @@ func (s *single) wait(ctx context.Context) error {
 			if err != nil && !cut { // who asked twice knows that not all was finished
 				return fmt.Errorf("shutdown: %w", err)
 			}
+			return nil
+		case <-over:
+			s.logger.Warn("some handlers have not noticed that they were cut off", "requests", s.server.Stats().BusyThreads)
 			return nil
 		}
 	}

@@ -14,7 +14,8 @@ import (
 // bootOrStop calls the application, which may take its time, or hang, and
 // listens to signals meanwhile. When it is told to stop it does not wait: there
 // is no request yet that could get lost. Nothing can end the application's
-// functions but themselves; their context is done once the caller returns.
+// functions but themselves; their context is done once the caller returns. The
+// end of life is such an order as well.
 func (s *single) bootOrStop(life context.Context) (stopped bool, err error) {
 	booted, abandoned := make(chan error), make(chan struct{})
 	defer close(abandoned)
@@ -34,12 +35,16 @@ func (s *single) bootOrStop(life context.Context) (stopped bool, err error) {
 	for {
 		select {
 		case err := <-booted:
-			return false, err
+			if err == nil || life.Err() == nil {
+				return false, err
+			}
+			return s.stopBooting(err.Error()), nil
+		case <-life.Done():
+			return s.stopBooting(context.Cause(life).Error()), nil
 		case sig := <-s.signals:
 			switch sig {
 			case syscall.SIGINT, syscall.SIGTERM:
-				s.logger.Info("Stopping before the application has booted", "cause", sig.String())
-				return true, nil
+				return s.stopBooting(sig.String()), nil
 			case syscall.SIGQUIT:
 				s.stderr.Write(worker.AllStacks(maxStacks))
 			default:
@@ -47,6 +52,11 @@ func (s *single) bootOrStop(life context.Context) (stopped bool, err error) {
 			}
 		}
 	}
+}
+
+func (s *single) stopBooting(cause string) (stopped bool) {
+	s.logger.Info("Stopping before the application has booted", "cause", cause)
+	return true
 }
 
 // errBootEnded: there is nothing to wait for any more.

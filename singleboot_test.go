@@ -32,6 +32,27 @@ func bootSingle(t *testing.T, config Config, app App, signals <-chan os.Signal) 
 	return stopped, err
 }
 
+// TestStopInBeforeWorkerShutdown: a hook that hangs at the end shows where, and
+// keeps nobody from stopping the process.
+func TestStopInBeforeWorkerShutdown(t *testing.T) {
+	ended, hangs, signals := make(chan struct{}), make(chan struct{}), make(chan os.Signal)
+	defer close(ended)
+	go func() {
+		<-hangs
+		for _, sig := range []os.Signal{syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGTERM} {
+			signals <- sig
+		}
+	}()
+	var stderr strings.Builder
+	l := &Launcher{logger: slog.New(slog.DiscardHandler), stderr: &stderr, app: App{
+		BeforeWorkerShutdown: func(*Worker) { close(hangs); waitForTheEnd(ended) },
+	}}
+	(&single{Launcher: l, signals: signals}).beforeShutdown()
+	if !strings.Contains(stderr.String(), "waitForTheEnd") {
+		t.Errorf("QUIT has not shown where the hook hangs: %s", stderr.String())
+	}
+}
+
 // TestStopWhileBooting: an application that hangs at its start can be stopped,
 // and shows where it hangs.
 func TestStopWhileBooting(t *testing.T) {
@@ -65,6 +86,29 @@ func TestStopWhileBooting(t *testing.T) {
 }
 
 // waitForTheEnd is a name to look for among the stacks.
+// TestContextEndsWhileBooting: it is an orderly end, as that by a signal, whether
+// the application heeds it or not.
+func TestContextEndsWhileBooting(t *testing.T) {
+	for name, heeds := range map[string]bool{"heeded": true, "not heeded": false} {
+		t.Run(name, func(t *testing.T) {
+			ended := make(chan struct{})
+			defer close(ended)
+			ctx, cancel := context.WithCancel(t.Context())
+			app := App{Handler: func(w *Worker) (http.Handler, error) {
+				cancel()
+				if !heeds {
+					waitForTheEnd(ended)
+				}
+				<-w.Context().Done()
+				return nil, w.Context().Err()
+			}}
+			if err := Run(ctx, Config{Binds: []string{"tcp://127.0.0.1:0"}, Logger: slog.New(slog.DiscardHandler)}, app); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 func waitForTheEnd(end <-chan struct{}) { <-end }
 
 // TestPreloadTimeoutHere: the limit holds where there is no process to kill too.

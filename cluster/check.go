@@ -141,9 +141,11 @@ func (r *roster) toSpawn(now time.Time) (orders []order, again time.Time) {
 		// awaited before those that could not are started again.
 		return nil, time.Time{}
 	}
-	free := r.free(program.page)
+	// Those that have crashed come first, so that nobody gets around a back-off
+	// by another slot.
+	free := r.free(program.page, func(index int) bool { return program.page.record(index, program).crashes > 0 })
 	for _, index := range free[:min(missing, len(free))] {
-		if wait := program.page.slots[index].notBefore; now.Before(wait) {
+		if wait := program.page.record(index, program).notBefore; now.Before(wait) {
 			if again.IsZero() || wait.Before(again) {
 				again = wait
 			}
@@ -160,9 +162,10 @@ func (r *roster) toSpawn(now time.Time) (orders []order, again time.Time) {
 // tryTarget starts a worker of the new program though workers of the old one are
 // missing: they crash, and the restart may be what mends that.
 func (r *roster) tryTarget(now time.Time) []order {
-	// Those that have crashed come first, and it is another program.
-	for _, index := range slices.Backward(r.free(r.target.page)) {
-		if !now.Before(r.target.page.slots[index].notBefore) {
+	// The slots of those that have crashed are left to their successors.
+	page := r.target.page
+	for _, index := range slices.Backward(r.free(page, func(index int) bool { return page.slots[index].crashes > 0 })) {
+		if !now.Before(page.record(index, r.target).notBefore) {
 			return []order{{index, r.target}}
 		}
 	}
@@ -185,25 +188,26 @@ func (r *roster) mayReplace() bool {
 		r.count(func(h *WorkerHandle) bool { return h.stage != Booted }) == 0
 }
 
-// free are the indexes of slots without a worker: those whose last worker has
-// crashed come first, so that nobody gets around a back-off by another slot.
-func (r *roster) free(p *sharedPage) []int {
+// free are the indexes of slots without a worker, those first that have a
+// property.
+func (r *roster) free(p *sharedPage, first func(index int) bool) []int {
 	taken := make(map[int]bool)
 	for _, h := range r.handles {
 		if h.page == p {
 			taken[h.Index] = true
 		}
 	}
-	var free []int
+	var front, rest []int
 	for i := range p.slots {
-		if !taken[i] {
-			free = append(free, i)
+		switch {
+		case taken[i]:
+		case first(i):
+			front = append(front, i)
+		default:
+			rest = append(rest, i)
 		}
 	}
-	slices.SortStableFunc(free, func(a, b int) int {
-		return cmp.Compare(min(1, p.slots[b].crashes), min(1, p.slots[a].crashes))
-	})
-	return free
+	return append(front, rest...)
 }
 
 // toDrain says which workers shall leave because there are more than wanted. It

@@ -79,19 +79,24 @@ func TestToSpawn(t *testing.T) {
 		{"restart: over", 2, "0n.b 2n.b", nil, ""},
 		{"restart: an old one has crashed before the new program has proved good", 2, "1o.b 2n.s", func(r *roster) { r.wanted, r.target.proven = 3, false }, "0/0"},
 		{"restart: the old program crashes again and again, the new one is tried meanwhile", 2, "1o.b", func(r *roster) {
-			r.target.proven, r.target.page.slots[8] = false, slotRecord{3, testTime.Add(time.Hour)}
+			r.target.proven, r.target.page.slots[8] = false, slotRecord{3, testTime.Add(time.Hour), r.fallback}
 		}, "7/1"},
 		{"restart: it is being tried", 2, "1o.b 7n.s", func(r *roster) {
-			r.wanted, r.target.proven, r.target.page.slots[8] = 3, false, slotRecord{3, testTime.Add(time.Hour)}
+			r.wanted, r.target.proven, r.target.page.slots[8] = 3, false, slotRecord{3, testTime.Add(time.Hour), r.fallback}
 		}, ""},
 		{"restart: an old one has crashed after", 3, "1o.b 2n.b", nil, "0/1"},
 		{"recycling", 2, "0n.b 1n.br", nil, "2/1"},
 		{"recycling waits for a worker that boots", 2, "0n.s 1n.br", nil, ""},
 		{"stopping", 2, "0n.t", func(r *roster) { r.stopping = true }, ""},
 		{"no program yet", 2, "", func(r *roster) { r.target = nil }, ""},
-		{"a crashed slot is not got around", 2, "0n.b", func(r *roster) { r.target.page.slots[7] = slotRecord{3, testTime.Add(time.Hour)} }, ""},
-		{"its back-off is over", 2, "0n.b", func(r *roster) { r.target.page.slots[7] = slotRecord{3, testTime} }, "7/1"},
-		{"others are started meanwhile", 3, "0n.b", func(r *roster) { r.target.page.slots[7] = slotRecord{3, testTime.Add(time.Hour)} }, "1/1"},
+		{"a crashed slot is not got around", 2, "0n.b", func(r *roster) { r.target.page.slots[7] = slotRecord{3, testTime.Add(time.Hour), r.target} }, ""},
+		{"its back-off is over", 2, "0n.b", func(r *roster) { r.target.page.slots[7] = slotRecord{3, testTime, r.target} }, "7/1"},
+		{"others are started meanwhile", 3, "0n.b", func(r *roster) { r.target.page.slots[7] = slotRecord{3, testTime.Add(time.Hour), r.target} }, "1/1"},
+		{"another program has crashed there, which was given up", 2, "0n.b", func(r *roster) {
+			for i := range r.target.page.slots {
+				r.target.page.slots[i] = slotRecord{3, testTime.Add(time.Hour), &program{phase: 2}}
+			}
+		}, "1/1"},
 		{"no free slot", 20, "0n.b 1n.b 2n.b 3n.b 4n.b 5n.b 6n.b 7n.b 8n.b", nil, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -271,11 +276,11 @@ func TestToRetire(t *testing.T) {
 // TestBackOff: a worker that dies at once is started at most ten times in ten
 // seconds, and less than twice a minute later on.
 func TestBackOff(t *testing.T) {
-	p := &sharedPage{slots: make([]slotRecord, 1)}
+	p, program := &sharedPage{slots: make([]slotRecord, 1)}, &program{}
 	now, starts := testTime, 0
 	for now.Before(testTime.Add(10 * time.Second)) {
 		starts++
-		p.crashed(0, now)
+		p.crashed(0, program, now)
 		now = p.slots[0].notBefore
 	}
 	if starts > 10 {

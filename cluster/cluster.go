@@ -100,6 +100,9 @@ func newCluster(o Options, e env) (*Cluster, error) {
 		// through which symbolic links it came here.
 		setDefault(&o.Path, before.Path)
 		setDefault(&o.Directory, before.Directory)
+		if before.rolledBack != "" { // with another one the next program may have failed
+			o.Directory = before.Directory
+		}
 	}
 	if o, err = o.withDefaults(); err != nil {
 		return nil, err
@@ -118,7 +121,10 @@ func newCluster(o Options, e env) (*Cluster, error) {
 	}
 	// From here on signals wait for Run, also those that came between the two
 	// programs of a hot restart.
-	if before != nil && earlySignals != nil {
+	switch {
+	case o.Signals != nil:
+		c.signals = o.Signals
+	case before != nil && earlySignals != nil:
 		c.signals = earlySignals
 	}
 	c.env.notify(c.signals, masterSignals...)
@@ -237,6 +243,9 @@ func (c *Cluster) loop(ctx context.Context) {
 		case <-timer.C:
 			children = true // a signal may have been merged with another
 		}
+		// Nobody is judged by what he does because he was told to stop, or whose sign
+		// of life has only not been read yet.
+		c.takeSignals()
 		c.takeEvents()
 		now := time.Now()
 		c.check(now, children)
@@ -245,8 +254,7 @@ func (c *Cluster) loop(ctx context.Context) {
 	}
 }
 
-// takeEvents handles what has already come, so that nobody is judged whose sign
-// of life has only not been read yet.
+// takeEvents handles what has already come.
 func (c *Cluster) takeEvents() {
 	for {
 		select {
@@ -317,7 +325,9 @@ func (c *Cluster) finished() bool {
 // release gives everything back that New has opened.
 func (c *Cluster) release() {
 	c.stop.closeOnce.Do(func() { close(c.done) })
-	c.env.forget(c.signals)
+	if c.options.Signals == nil {
+		c.env.forget(c.signals)
+	}
 	c.env.forget(c.children)
 	for _, h := range c.handles {
 		h.child.close()

@@ -113,6 +113,11 @@ func (c *Cluster) adopt(s *state, fd int) error {
 		return err
 	}
 	old, err := c.adoptPage(s)
+	var directory int
+	var name string
+	if err == nil {
+		directory, name, err = c.nextDirectory(s)
+	}
 	if err != nil {
 		c.binder.letGo(s)
 		c.pages = nil // this process ends, or is another program's again
@@ -122,7 +127,10 @@ func (c *Cluster) adopt(s *state, fd int) error {
 	c.options.Argv = append([]string{s.Argv0}, c.options.Argv[1:]...)
 	c.startedAt, c.counts, c.lastPhase, c.handOver = s.StartedAt, s.Counts, s.LastPhase, s.HandOver
 	c.again = s.Again
-	if s.Configured == c.options.Workers { // what has become of it by scaling stays
+	switch {
+	case s.rolledBack != "": // whatever the next program's configuration says
+		c.wanted = s.Wanted
+	case s.Configured == c.options.Workers: // what has become of it by scaling stays
 		c.wanted = min(max(s.Wanted, c.options.MinWorkers), c.options.MaxWorkers)
 	}
 	for _, p := range s.Programs {
@@ -134,6 +142,11 @@ func (c *Cluster) adopt(s *state, fd int) error {
 	if s.Next >= 0 {
 		c.programs[s.Next].page = c.page()
 	}
+	if directory >= 0 {
+		next := c.programs[s.Next]
+		closeDescriptor(next.directory)
+		next.directory, next.name = directory, name
+	}
 	c.adoptWorkers(s)
 	switch {
 	case s.rolledBack != "":
@@ -144,6 +157,15 @@ func (c *Cluster) adopt(s *state, fd int) error {
 		c.restart = &restart{kind: afterHot, program: c.programs[s.Next], began: time.Now()}
 	}
 	return nil
+}
+
+// nextDirectory opens where the workers of this program are to run, if that is
+// not where the program before, which has opened it, would have them; -1: it is.
+func (c *Cluster) nextDirectory(s *state) (fd int, name string, err error) {
+	if s.Next < 0 || s.rolledBack != "" || c.options.Directory == s.Directory {
+		return -1, "", nil
+	}
+	return openDirectory(c.options.Directory)
 }
 
 // adoptListeners finds the sockets of the configured binds, and opens those

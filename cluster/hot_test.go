@@ -72,8 +72,15 @@ func masterMain(text string) int {
 	if err != nil {
 		return fail(err)
 	}
+	directory := c.Directory
+	if _, other, ok := strings.Cut(string(behaviour), "directory="); ok {
+		directory = strings.Fields(other)[0]
+	}
+	if does("workers=1") {
+		c.Workers = 1
+	}
 	o := Options{
-		Logger: log, Workers: c.Workers, Binds: []Bind{bind}, Directory: c.Directory, Preload: c.Preload,
+		Logger: log, Workers: c.Workers, Binds: []Bind{bind}, Directory: directory, Preload: c.Preload,
 		Path: program, CheckInterval: 100 * time.Millisecond, ShutdownTimeout: 10 * time.Second, ShutdownDelay: c.Delay, BootTimeout: c.BootTimeout,
 		StatsLayout: page.Layout{StatsBytes: 64, Fingerprint: 1}, State: variable,
 	}
@@ -308,6 +315,45 @@ func TestBadState(t *testing.T) {
 			t.Errorf("%q: %v, want %q", variable, err, want)
 		}
 	}
+}
+
+// TestHotRestartInAnotherDirectory: the new program's configuration says where its
+// workers run, not that of the program before, which has started it.
+func TestHotRestartInAnotherDirectory(t *testing.T) {
+	dir, other := release(t, ""), release(t, "")
+	m := startMaster(t, masterConfig{Directory: dir, Bind: "tcp://127.0.0.1:0", Workers: 2})
+	m.log.await(t, 1, "all workers booted")
+	where := func() string {
+		t.Helper()
+		text, err := get(m.addr())
+		var index, phase, pid int
+		if _, scanErr := fmt.Sscanf(text, "worker %d phase %d pid %d", &index, &phase, &pid); scanErr != nil {
+			t.Fatal(text, err, scanErr)
+		}
+		path, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	setBehaviour(t, dir, "directory=/nowhere workers=1")
+	m.signal(syscall.SIGUSR2)
+	m.log.await(t, 1, "hot restart failed: the program before goes on", "/nowhere")
+	m.signal(syscall.SIGTTIN)
+	m.log.await(t, 1, "the number of workers changes", "from=2 to=3") // not those of the other configuration
+	setBehaviour(t, dir, "directory="+other)
+	m.signal(syscall.SIGUSR2)
+	m.log.await(t, 1, "hot restart complete")
+	if got := where(); got != other {
+		t.Errorf("the worker runs in %s, want %s", got, other)
+	}
+	setBehaviour(t, dir, "")
+	m.signal(syscall.SIGUSR2)
+	m.log.await(t, 2, "hot restart complete")
+	if got := where(); got != dir {
+		t.Errorf("the worker runs in %s, want %s", got, dir)
+	}
+	m.end()
 }
 
 // TestHotRestartWithOtherBinds: the configuration of the new program has another

@@ -60,6 +60,11 @@ type Options struct {
 	// with a hot restart.
 	State string
 
+	// Signals is where the caller has Signals sent already, with room for a few,
+	// so that none is lost that comes before New. They still go there when Run
+	// has ended. Nil: they are listened to from New to the end of Run.
+	Signals chan os.Signal
+
 	// Preload: each phase begins with a process that prepares the memory that
 	// its workers share (worker.RolePreload), PreloadTimeout (5 minutes) at most.
 	Preload        bool

@@ -23,10 +23,21 @@ type sharedPage struct {
 	slots   []slotRecord // by index
 }
 
-// slotRecord is what the master remembers of a slot whoever is in it.
+// slotRecord is what the master remembers of a slot's workers.
 type slotRecord struct {
 	crashes   int // in a row
 	notBefore time.Time
+	program   *program // whose they were
+}
+
+// record is what there is to remember for the next worker of a program: another
+// one's crashes, in a restart that was given up, are no reason to keep this one
+// waiting.
+func (p *sharedPage) record(index int, of *program) slotRecord {
+	if r := p.slots[index]; r.program == of {
+		return r
+	}
+	return slotRecord{program: of}
 }
 
 func (p *sharedPage) close() {

@@ -30,13 +30,10 @@ type program struct {
 
 // openProgram opens the program that is at the path now.
 func openProgram(path, directory string, phase int) (*program, error) {
-	resolved, err := filepath.EvalSymlinks(directory)
-	if err != nil {
-		return nil, fmt.Errorf("directory: %w", err)
-	}
-	p := &program{phase: phase, exe: -1, preload: -1, directory: -1, name: resolved}
-	if p.directory, err = unix.Open(resolved, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
-		return nil, fmt.Errorf("directory %s: %w", resolved, err)
+	p := &program{phase: phase, exe: -1, preload: -1}
+	var err error
+	if p.directory, p.name, err = openDirectory(directory); err != nil {
+		return nil, err
 	}
 	if p.exe, err = unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0); err == nil {
 		err = unix.Faccessat(unix.AT_FDCWD, path, unix.X_OK, unix.AT_EACCESS)
@@ -46,6 +43,16 @@ func openProgram(path, directory string, phase int) (*program, error) {
 		return nil, fmt.Errorf("program %s: %w", path, err)
 	}
 	return p, nil
+}
+
+func openDirectory(path string) (fd int, name string, err error) {
+	if name, err = filepath.EvalSymlinks(path); err != nil {
+		return -1, "", fmt.Errorf("directory: %w", err)
+	}
+	if fd, err = unix.Open(name, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		return -1, "", fmt.Errorf("directory %s: %w", name, err)
+	}
+	return fd, name, nil
 }
 
 func (p *program) close() {

@@ -183,6 +183,11 @@ func readState(variable string) (s *state, fd int, err error) {
 	return s, fd, nil
 }
 
+// IsRollback reports whether the program that has got this value of
+// StateVariable was here before, and is back because the next one could not take
+// over. Nobody comes after it.
+func IsRollback(variable string) bool { return strings.Contains(variable, " ") }
+
 func (s *state) check() error {
 	if s.Format != stateFormat {
 		return fmt.Errorf("%s: its format is %d, want %d", StateVariable, s.Format, stateFormat)

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -17,6 +18,9 @@ var masterSignals = []os.Signal{
 	syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP,
 	syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTTIN, syscall.SIGTTOU,
 }
+
+// Signals are what a master listens to.
+func Signals() []os.Signal { return slices.Clone(masterSignals) }
 
 func signalName(s os.Signal) string {
 	if n, ok := s.(syscall.Signal); ok {

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
+	"runtime/debug"
+	"slices"
 	"syscall"
 	"time"
 
@@ -29,7 +32,7 @@ func (c *Cluster) spawn(o order) {
 	if err != nil {
 		slot.State.Store(uint32(page.Empty))
 		c.log.Error("a worker cannot be started", "worker", o.index, "phase", o.program.phase, "err", err)
-		o.program.page.crashed(o.index, now)
+		o.program.page.crashed(o.index, o.program, now)
 		c.bootFailed(o.program, err.Error())
 		return
 	}
@@ -179,7 +182,7 @@ func (c *Cluster) died(h *WorkerHandle, status syscall.WaitStatus, now time.Time
 	h.slot().Reset()
 	switch {
 	case h.deserts: // and so may the next: its successors wait ever longer
-		h.page.crashed(h.Index, now)
+		h.page.crashed(h.Index, h.program, now)
 	case h.stage == Terminating:
 		h.page.slots[h.Index] = slotRecord{}
 	default:
@@ -188,17 +191,27 @@ func (c *Cluster) died(h *WorkerHandle, status syscall.WaitStatus, now time.Time
 			h.page.slots[h.Index].crashes = 0
 		}
 		if h.stage == Booted && status.Signaled() && status.Signal() == syscall.SIGKILL && h.killedAt.IsZero() && !exit.Memory {
-			h.page.slots[h.Index].notBefore = h.startedAt.Add(killedPause)
+			record := h.page.record(h.Index, h.program)
+			record.notBefore = h.startedAt.Add(killedPause)
+			h.page.slots[h.Index] = record
 		} else {
-			h.page.crashed(h.Index, now)
+			h.page.crashed(h.Index, h.program, now)
 		}
 		if h.stage == Started {
 			c.counts.BootFailures++
-			c.bootFailed(h.program, exit.Reason)
+			if !isMeantForAll(status) {
+				c.bootFailed(h.program, exit.Reason)
+			}
 		}
 	}
 	c.hook("AfterWorkerShutdown", func() { call(c.options.Hooks.AfterWorkerShutdown, exit) })
 	c.closeUnused()
+}
+
+// isMeantForAll reports whether a worker that does not listen to signals yet was
+// ended by one that reaches whole groups of processes. Its program may be sound.
+func isMeantForAll(status syscall.WaitStatus) bool {
+	return status.Signaled() && slices.Contains(masterSignals, os.Signal(status.Signal()))
 }
 
 func (h *WorkerHandle) servedFor(now time.Time) time.Duration {
@@ -219,10 +232,11 @@ func (c *Cluster) forget(h *WorkerHandle) {
 }
 
 // crashed notes a crash of a slot's worker, and when its successor may start.
-func (p *sharedPage) crashed(index int, now time.Time) {
-	slot := &p.slots[index]
-	slot.crashes++
-	slot.notBefore = now.Add(backOff(slot.crashes))
+func (p *sharedPage) crashed(index int, of *program, now time.Time) {
+	record := p.record(index, of)
+	record.crashes++
+	record.notBefore = now.Add(backOff(record.crashes))
+	p.slots[index] = record
 }
 
 // exitReason says in words how a worker has ended, and whether it was for lack
@@ -259,7 +273,7 @@ var exitCodes = map[int]string{
 func (c *Cluster) hook(name string, run func()) {
 	defer func() {
 		if reason := recover(); reason != nil {
-			c.log.Error("a hook has panicked", "hook", name, "err", reason)
+			c.log.Error("a hook has panicked", "hook", name, "panic", fmt.Sprint(reason), "stack", string(debug.Stack()))
 		}
 	}()
 	run()

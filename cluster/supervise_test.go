@@ -303,6 +303,86 @@ func (r *running) restarts(t *testing.T) {
 	r.expect("phased restart complete")
 }
 
+// TestGivenUpRestartsAreForgotten: that programs could not boot which were given
+// up keeps neither the next one waiting, nor who takes the place of a worker of
+// the one that has gone on.
+func TestGivenUpRestartsAreForgotten(t *testing.T) {
+	starting := func(p *fakeProcess) {
+		if phase := p.inheritance.Phase; 0 < phase && phase < 5 {
+			p.say(worker.KindHello, worker.Protocol, "")
+			p.end(exited(exitBoot))
+			return
+		}
+		obedient(p)
+	}
+	bubble(t, Options{Workers: 2}, starting, func(t *testing.T, r *running, s *fakeSystem) {
+		restart := func() {
+			t.Helper()
+			if err := r.PhasedRestart(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if st := r.stats(); st.Restart != "none" || st.BootedWorkers != 2 {
+				t.Errorf("a second after the restart was asked for: %+v", st)
+			}
+		}
+		synctest.Wait()
+		for range 4 {
+			restart()
+		}
+		s.process(101).end(syscall.WaitStatus(syscall.SIGKILL))
+		time.Sleep(100 * time.Millisecond)
+		synctest.Wait()
+		if st := r.stats(); st.BootedWorkers != 2 {
+			t.Errorf("a worker was killed: %+v", st)
+		}
+		restart()
+		if st := r.stats(); st.Phase != 5 || st.OldWorkers != 0 || st.Counts.FailedRestarts != 4 {
+			t.Errorf("after a good restart: %+v", st)
+		}
+	})
+}
+
+// TestStopOfAWholeGroup: who tells a whole group of processes to stop, as a
+// terminal does, kills workers that do not listen yet. That is no reason for the
+// master to say that none can boot.
+func TestStopOfAWholeGroup(t *testing.T) {
+	for range 20 { // what the master sees first is a matter of chance
+		bubble(t, Options{Workers: 2}, nil, func(t *testing.T, r *running, s *fakeSystem) {
+			synctest.Wait()
+			r.requests <- func() { // on the master's goroutine, so that all of it is there at once
+				for pid := 101; pid <= 102; pid++ {
+					s.process(pid).end(syscall.WaitStatus(syscall.SIGINT))
+				}
+				s.signals <- syscall.SIGINT
+			}
+			if err := <-r.ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestSignalsToBootingWorkers: a worker that does not listen to signals yet dies
+// of one that the master and other workers take calmly.
+func TestSignalsToBootingWorkers(t *testing.T) {
+	starting := func(p *fakeProcess) {
+		if p.pid > 101 {
+			obedient(p)
+		}
+	}
+	bubble(t, Options{Workers: 1}, starting, func(t *testing.T, r *running, s *fakeSystem) {
+		synctest.Wait()
+		s.process(101).end(syscall.WaitStatus(syscall.SIGHUP))
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if st := r.stats(); st.BootedWorkers != 1 {
+			t.Errorf("stats: %+v", st)
+		}
+	})
+}
+
 // TestRestartMendsCrashLoop: workers of the old program cannot boot any more, one
 // of them or all; a restart brings a program that can.
 func TestRestartMendsCrashLoop(t *testing.T) {

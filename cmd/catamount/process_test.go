@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // TestMain makes the test program stand in for the real one, so that the tests
@@ -179,6 +180,44 @@ func TestSecondSignalStopsAtOnce(t *testing.T) {
 		t.Error("the running request ended as if it were whole")
 	}
 	p.wantExit(0)
+}
+
+// TestSignalsAroundThePidfile: from the moment that somebody can read a pidfile
+// until there is none any more, signals mean what they should. Each try meets
+// another moment.
+func TestSignalsAroundThePidfile(t *testing.T) {
+	for _, workers := range []string{"0", "1"} {
+		t.Run("workers "+workers, func(t *testing.T) {
+			for range 12 {
+				pidfile := filepath.Join(t.TempDir(), "pid")
+				cmd := exec.CommandContext(t.Context(), os.Args[0], "serve", "-p", "0", "-w", workers, "--pidfile", pidfile)
+				cmd.Env = append(os.Environ(), "CATAMOUNT_TEST_MAIN=1")
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				ended := make(chan struct{})
+				go func() { defer close(ended); cmd.Wait() }()
+				for isThere := false; !isThere; {
+					_, err := os.Stat(pidfile)
+					isThere = err == nil
+				}
+				for isThere := true; isThere; { // one who cannot wait
+					cmd.Process.Signal(syscall.SIGTERM)
+					select {
+					case <-ended:
+						isThere = false
+					case <-time.After(200 * time.Microsecond):
+						_, err := os.Stat(pidfile)
+						isThere = err == nil
+					}
+				}
+				<-ended
+				if _, err := os.Stat(pidfile); err == nil {
+					t.Fatalf("the pidfile is still there; %v", cmd.ProcessState)
+				}
+			}
+		})
+	}
 }
 
 func TestQuitDumpsAndGoesOn(t *testing.T) {
