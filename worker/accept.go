@@ -195,8 +195,10 @@ func (s *Server) forgetListener(l *listener, err error) {
 	}
 }
 
-// closeListeners ends all of them, for good.
-func (s *Server) closeListeners() {
+// closeListeners ends all of them, for good. With rest everybody is taken in who
+// has connected, whatever the siblings do and whether there is a place for them:
+// when the last process closes the socket, its queue is lost.
+func (s *Server) closeListeners(rest bool) {
 	s.listeners.Lock()
 	list := s.listeners.list
 	s.listeners.Unlock()
@@ -209,7 +211,8 @@ func (s *Server) closeListeners() {
 		if s.reactor.Do(func() {
 			defer close(done)
 			s.disarm(l)
-			if s.gate.takesAll {
+			if rest {
+				s.gate.siblings, s.gate.takesAll = nil, true
 				s.acceptAll(l)
 			}
 			// Here, before those who were accepted are served: perhaps it is the

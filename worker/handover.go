@@ -53,7 +53,7 @@ func (s *Server) beginHandOver(socket int, deadline int64) {
 	}
 	<-ready
 	s.handOver.on.Store(true)
-	s.beginDrain()
+	s.beginDrain(false)
 }
 
 // endHandOver lets those go that nobody has taken.

@@ -84,13 +84,11 @@ func (d *departure) run(why cause) error {
 		var cancel context.CancelFunc
 		grace, cancel = context.WithTimeout(grace, d.options.OrphanGrace)
 		defer cancel()
-		s.acceptRest()
-		s.beginDrain()
+		s.beginDrain(true)
 	case why == causeTerm && command == page.HandOver && l.inheritance.HandOver[0] >= 0:
 		s.beginHandOver(l.inheritance.HandOver[0], d.handOverUntil())
 	default:
-		s.acceptRest()
-		s.beginDrain()
+		s.beginDrain(true)
 	}
 	for _, f := range d.options.OnDrain {
 		go f(streams)
@@ -215,24 +213,6 @@ func (w *response) hasBegun() bool {
 	}
 	defer w.mu.Unlock()
 	return w.begun
-}
-
-// acceptRest takes in everybody who has connected, whatever the siblings do and
-// whether there is a place for them: when the last process closes the socket,
-// its queue is lost.
-func (s *Server) acceptRest() {
-	done := make(chan struct{})
-	if s.reactor.Do(func() {
-		defer close(done)
-		s.gate.siblings, s.gate.takesAll = nil, true
-		if table := s.gate.table.Load(); table != nil {
-			for _, l := range *table {
-				s.acceptAll(l)
-			}
-		}
-	}) == nil {
-		<-done
-	}
 }
 
 // mostBatches are more than the longest queue has (65535 connections), so that

@@ -229,11 +229,11 @@ func (s *Server) RegisterOnShutdown(f func()) {
 	s.onShutdown.list = append(s.onShutdown.list, f)
 }
 
-// Shutdown stops accepting, lets idle connections go, finishes what runs, and
-// ends the server. When the context ends first its error is returned, and what
-// runs goes on.
+// Shutdown accepts who has connected already, and nobody after that, lets idle
+// connections go, finishes what runs, and ends the server. When the context ends
+// first its error is returned, and what runs goes on.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.beginDrain()
+	s.beginDrain(true)
 	select {
 	case <-s.drained:
 	case <-s.finished:
@@ -262,8 +262,10 @@ func (s *Server) isIdle() bool {
 	return true
 }
 
-// beginDrain closes the listeners and tells every waiting client.
-func (s *Server) beginDrain() {
+// beginDrain closes the listeners and tells every waiting client. Who is in a
+// listener's queue is taken in before with rest, else left to whoever has the
+// same socket.
+func (s *Server) beginDrain(rest bool) {
 	s.drainOnce.Do(func() {
 		s.draining.Store(true)
 		close(s.drainBegun)
@@ -273,7 +275,7 @@ func (s *Server) beginDrain() {
 			go f()
 		}
 		s.onShutdown.Unlock()
-		s.closeListeners()
+		s.closeListeners(rest)
 		_ = s.reactor.Do(func() {
 			s.closedListeners = true
 			s.drainWaiting()
@@ -342,7 +344,7 @@ func (s *Server) end() {
 // reactor's own goroutine must not call it.
 func (s *Server) Close() error {
 	s.endBridging()
-	s.beginDrain()
+	s.beginDrain(false)
 	closed := make(chan struct{})
 	if err := s.reactor.Do(func() { s.closeAll(); close(closed) }); errors.Is(err, reactor.ErrStopped) {
 		return nil

@@ -314,6 +314,33 @@ func TestClose(t *testing.T) {
 	})
 }
 
+// Clients that the kernel has connected, while in blocking mode no place was free
+// for them, are served as well: for them the server was there.
+func TestShutdownServesTheQueue(t *testing.T) {
+	entered, gate := make(chan struct{}, 6), make(chan struct{})
+	ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
+		entered <- struct{}{}
+		waitFor(t, gate)
+		hello(w, r)
+	}, func(o *Options) { o.QueueRequests, o.MinThreads, o.MaxThreads = false, 1, 1 })
+	var clients []*client
+	for i := range cap(entered) {
+		c := ts.dial()
+		c.send(get)
+		if i == 0 {
+			waitFor(t, entered)
+		}
+		clients = append(clients, c)
+	}
+	done := ts.shutdown()
+	waitFor(t, ts.drainBegun)
+	close(gate)
+	for _, c := range clients {
+		c.want(200, "Hello, World!")
+	}
+	ts.wantShutdown(done)
+}
+
 // An answer that Close cuts must not look whole, however fast its handler heeds
 // the end of its context: the socket is shut first.
 func TestCloseCutsAnswersFirst(t *testing.T) {
