@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -110,6 +111,49 @@ func TestSingleMode(t *testing.T) {
 	if line := logs.line("request"); line["path"] != "/fish" || line["status"] != "200" || line["bytes"] != "5" {
 		t.Errorf("the request's log line: %v", line)
 	}
+}
+
+// TestSecondStopIsForHandlersThatHang: a handler that heeds nothing does not keep
+// single mode from ending at once when it is told to a second time.
+func TestSecondStopIsForHandlersThatHang(t *testing.T) {
+	socket, logs := filepath.Join(t.TempDir(), "app.sock"), &logBook{}
+	serving, finish, finished := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	l, err := catamount.NewLauncher(catamount.Config{Binds: []string{"unix://" + socket}, Logger: slog.New(logs)}, catamount.App{
+		Handler: func(*catamount.Worker) (http.Handler, error) {
+			return http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+				defer close(finished)
+				close(serving)
+				<-finish
+			}), nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ran := make(chan error, 1)
+	go func() { ran <- l.Run(t.Context()) }()
+	until(t, "it listens", func() bool { _, err := os.Stat(socket); return err == nil })
+	conn := dial(t, "unix", socket)
+	if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: test\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, serving)
+	for range 2 {
+		if err := l.Stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := waitFor(t, ran); err != nil {
+		t.Errorf("Run: %v", err)
+	}
+	if got, _ := io.ReadAll(conn); len(got) > 0 {
+		t.Errorf("the request that was cut off got %q", got)
+	}
+	if line := logs.line("Ending while handlers run on that do not heed their contexts"); line["handlers"] != "1" {
+		t.Errorf("the log line: %v", line)
+	}
+	close(finish)
+	waitFor(t, finished)
 }
 
 // TestHooksThatPanic: what goes wrong in a hook takes nothing from those whom

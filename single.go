@@ -93,9 +93,14 @@ func (l *Launcher) setSingle(s *single) {
 // maxStacks bounds what SIGQUIT prints.
 const maxStacks = 64 << 20
 
+// cutGrace is how long handlers have that heed the end of their contexts, when
+// their requests are cut off. Others could hold up the end for ever.
+const cutGrace = time.Second
+
 // wait returns when the server has stopped: nil when it was told to.
 func (s *single) wait(ctx context.Context) error {
 	stopping, cut := false, false
+	var late <-chan time.Time // when a cut is waited for no longer
 	begin := func() {
 		s.drain()
 		for _, f := range s.worker.drainHooks(s.logger) {
@@ -109,10 +114,14 @@ func (s *single) wait(ctx context.Context) error {
 		s.stopped <- s.server.Shutdown(context.WithoutCancel(ctx))
 	}
 	stop := func(cause string) {
+		if cut {
+			return
+		}
 		if stopping {
 			cut = true
 			s.logger.Warn("Stopping at once, requests are cut off", "cause", cause)
-			s.server.Close() // makes Shutdown return
+			s.server.Close() // makes Shutdown return, once all handlers have
+			late = time.After(cutGrace)
 			return
 		}
 		stopping = true
@@ -149,6 +158,9 @@ func (s *single) wait(ctx context.Context) error {
 			if err != nil && !cut { // who asked twice knows that not all was finished
 				return fmt.Errorf("shutdown: %w", err)
 			}
+			return nil
+		case <-late:
+			s.logger.Warn("Ending while handlers run on that do not heed their contexts", "handlers", s.server.Stats().BusyThreads)
 			return nil
 		}
 	}
