@@ -42,6 +42,10 @@ const deadlineMargin = time.Second
 // somebody who tells the master and its workers, all of them, to stop.
 const sameTerm = time.Second
 
+// lastLines is how long the log may take for what is queued when a worker gives
+// up: nobody else might end it.
+const lastLines = 5 * time.Second
+
 // wait returns when the worker is to leave.
 func (d *departure) wait() cause {
 	select {
@@ -108,6 +112,7 @@ func (d *departure) end() {
 	if d.options.BeforeShutdown != nil {
 		d.options.BeforeShutdown()
 	}
+	d.server.log.closeWithin(lastLines) // it is open if the server has not ended
 	if d.heart != nil {
 		d.heart.stop() // nothing comes after the last message
 	}

@@ -22,6 +22,10 @@ type eventLog struct {
 	done    chan struct{}
 	stop    sync.Once
 	quit    chan struct{}
+	// ended: the goroutine takes no more lines, so whoever has one writes it:
+	// handlers that have taken their connection over outlive the server.
+	ended atomic.Bool
+	late  sync.Mutex // who writes then
 }
 
 // limitKey is what makes two lines the same for the flood limit.
@@ -88,12 +92,41 @@ func (l *eventLog) queueUp(line logLine) {
 		l.dropped.Add(1)
 		l.total.Add(1)
 	}
+	if l.ended.Load() {
+		l.writeLate()
+	}
+}
+
+// writeLate writes what is queued, on whatever goroutine. It may be called by
+// what it writes: then the line waits for the caller to go on.
+func (l *eventLog) writeLate() {
+	for len(l.queue) > 0 && l.late.TryLock() {
+		select {
+		case line := <-l.queue:
+			if line.call != nil {
+				l.call(line.call)
+			} else {
+				l.write(line)
+			}
+		default:
+		}
+		l.late.Unlock()
+	}
 }
 
 // close writes what is queued and ends the goroutine.
 func (l *eventLog) close() {
 	l.stop.Do(func() { close(l.quit) })
 	<-l.done
+}
+
+// closeWithin is close for a process that has to end even if its log hangs.
+func (l *eventLog) closeWithin(limit time.Duration) {
+	l.stop.Do(func() { close(l.quit) })
+	select {
+	case <-l.done:
+	case <-time.After(limit):
+	}
 }
 
 // flood is what the limiter remembers of a key.
@@ -132,6 +165,8 @@ func (l *eventLog) run() {
 					if timer != nil {
 						timer.Stop()
 					}
+					l.ended.Store(true)
+					l.writeLate() // what came since the last look
 					return
 				}
 			}

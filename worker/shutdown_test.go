@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -256,6 +257,34 @@ func TestShutdownDoesNotWaitForHijackers(t *testing.T) {
 		t.Errorf("read %q, %v", line, err)
 	}
 	close(gate)
+}
+
+// What goes wrong in handlers that have outlived the server is logged all the
+// same, in full and in whatever number.
+func TestLogOutlivesTheServer(t *testing.T) {
+	taken, gate := make(chan net.Conn, 1), make(chan struct{})
+	ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
+		conn, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		taken <- conn
+		<-gate
+		panic("late")
+	})
+	const handlers = 3
+	for i := range handlers {
+		c := ts.dial()
+		c.send(getPath(fmt.Sprint("/", i)))
+		waitFor(t, taken)
+	}
+	ts.wantShutdown(ts.shutdown())
+	close(gate)
+	for range handlers {
+		ts.logs.next(t, "handler panicked")
+	}
 }
 
 func TestRegisterOnShutdown(t *testing.T) {
