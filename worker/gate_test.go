@@ -280,17 +280,20 @@ func TestStoppedWorkerStallsNobody(t *testing.T) {
 	}
 	defer group.Wait()
 	awaitBusy(t, m.page.Slot(1), 8) // the other one would be the better choice, if it ran
-	var worst time.Duration
-	for range 50 {
+	times := make([]time.Duration, 50)
+	for i := range times {
 		began := time.Now()
 		if _, conn := ask(t, m.addr, nil, "/"); conn != nil {
 			conn.Close()
 		}
-		worst = max(worst, time.Since(began))
+		times[i] = time.Since(began)
 	}
-	t.Logf("worst of 50 connections beside a stopped worker: %v", worst)
-	if worst > 500*time.Millisecond {
-		t.Errorf("a connection took %v", worst)
+	slices.Sort(times)
+	// One may be slow for other reasons.
+	median, worst := times[len(times)/2], times[len(times)-1]
+	t.Logf("50 connections beside a stopped worker: half within %v, all within %v", median, worst)
+	if median > 500*time.Millisecond || worst > patience/2 {
+		t.Errorf("half of the connections took more than %v, one %v", median, worst)
 	}
 }
 
