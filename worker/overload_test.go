@@ -373,7 +373,8 @@ func TestRefusedByPlace(t *testing.T) {
 	change := func(o *Options) { o.MaxBacklog, o.MaxThreads, o.MaxFastInline = 1, 2, 1 }
 	inCrowd(t, change, []string{"/hang", "/hang2"}, func(t *testing.T, k *fakeKernel, h *stuck) {
 		c, waiting := k.connect(), k.connect()
-		c.send(getPath("/hang") + getPath("/b") + getPath("/c"))
+		start, rest := getPath("/c")[:10], getPath("/c")[10:]
+		c.send(getPath("/hang") + getPath("/b") + start)
 		k.connect().send(getPath("/hang2"))
 		waiting.send(getPath("/waits"))
 		if err := k.pool.Resize(0, 1); err != nil { // one more busy than may be
@@ -389,6 +390,7 @@ func TestRefusedByPlace(t *testing.T) {
 			t.Error("a refused request was run")
 		}
 		waiting.want200("/waits") // the place has gone on
+		c.send(rest)              // before that it may have been refused in its turn
 		h.release("/hang2")
 		synctest.Wait()
 		c.want200("/c")
