@@ -122,7 +122,7 @@ func TestHandlerTimeout(t *testing.T) {
 	handler, began, release := hangingHandler()
 	defer close(release)
 	log := make(stackLog, 10)
-	s := &catamount.Server{Handler: handler, MaxThreads: 2, HandlerTimeout: 200 * time.Millisecond, Logger: slog.New(log)}
+	s := &catamount.Server{Handler: handler, MaxThreads: 2, HandlerTimeout: time.Second, Logger: slog.New(log)}
 	addr := serve(t, s)
 	output := talk(t, dial(t, "tcp", addr), request("GET /hang HTTP/1.1", "Host: h")+request("GET /behind HTTP/1.1", "Host: h"))
 	waitFor(t, began)

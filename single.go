@@ -184,6 +184,7 @@ func (s *single) wait(ctx context.Context) error {
 			}
 			return nil
 		case <-over:
+			s.server.EndLog()
 			s.logger.Warn("some handlers have not noticed that they were cut off", "requests", s.server.Stats().BusyThreads)
 			return nil
 		}

@@ -132,7 +132,7 @@ var leavingClients = map[string]func(t *testing.T, addr string) time.Time{
 		return time.Now()
 	},
 	"Go client": func(t *testing.T, addr string) time.Time {
-		client := http.Client{Timeout: 100 * time.Millisecond, Transport: &http.Transport{}}
+		client := http.Client{Timeout: time.Second, Transport: &http.Transport{}}
 		if _, err := client.Get("http://" + addr + "/report"); err == nil || !os.IsTimeout(err) {
 			t.Errorf("Get = %v, want a time-out", err)
 		}

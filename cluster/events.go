@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/catamount-server/catamount/worker"
+	"golang.org/x/sys/unix"
 )
 
 // event is something that a process of the master's has written, or the end of
@@ -44,11 +45,11 @@ func (c *Cluster) read(from *child, deliver func(worker.Message, error)) {
 	})
 }
 
-// stopReader handles what a child has written until its end or the deadline.
-// After that nobody reads its pipe.
-func (c *Cluster) stopReader(from *child, deadline time.Time) {
+// stopReader handles what of a child has been read. After that nobody reads its
+// pipe.
+func (c *Cluster) stopReader(from *child) {
 	if file, ok := from.messages.(interface{ SetReadDeadline(time.Time) error }); ok {
-		_ = file.SetReadDeadline(deadline)
+		_ = file.SetReadDeadline(time.Unix(1, 0))
 	}
 	for {
 		select {
@@ -60,9 +61,33 @@ func (c *Cluster) stopReader(from *child, deadline time.Time) {
 	}
 }
 
-// lastWords is how long a child's pipe may stay open after its death, because
-// others hold it as well.
-const lastWords = 50 * time.Millisecond
+// finishReader handles all that a child has written which is dead. It is in the
+// pipe by now, whose end may never come: others may hold it as well.
+func (c *Cluster) finishReader(from *child, deliver func(worker.Message, error)) {
+	c.stopReader(from)
+	if file, ok := from.messages.(*os.File); ok {
+		_ = file.SetReadDeadline(time.Time{})
+		readMessages(io.MultiReader(bytes.NewReader(from.unread), inPipe{file}), deliver)
+	}
+}
+
+// inPipe reads what is in a pipe, and waits for no more.
+type inPipe struct{ *os.File }
+
+func (p inPipe) Read(buffer []byte) (n int, err error) {
+	raw, err := p.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	err = raw.Read(func(fd uintptr) bool {
+		n, _ = unix.Read(int(fd), buffer)
+		return true
+	})
+	if err != nil || n <= 0 {
+		return 0, io.EOF
+	}
+	return n, nil
+}
 
 func (c *Cluster) send(e event) {
 	select {

@@ -14,7 +14,7 @@ import (
 // fails.
 func (c *Cluster) handOverTo(p *program) {
 	for _, h := range slices.Clone(c.handles) {
-		c.stopReader(&h.child, time.Unix(1, 0))
+		c.stopReader(&h.child)
 	}
 	c.log.Info("the new program takes over", "phase", p.phase, "pid", os.Getpid())
 	release := c.env.hold()

@@ -159,7 +159,7 @@ func (c *Cluster) reap(now time.Time) {
 
 // died takes a worker's end.
 func (c *Cluster) died(h *WorkerHandle, status syscall.WaitStatus, now time.Time) {
-	c.stopReader(&h.child, now.Add(lastWords))
+	c.finishReader(&h.child, func(m worker.Message, err error) { c.handle(event{handle: h, message: m, err: err}) })
 	h.child.close()
 	c.forget(h)
 	exit := Exit{

@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -589,4 +590,30 @@ func TestKilledFromOutside(t *testing.T) {
 			t.Errorf("%d workers; the second time that memory was short its successor should wait", n)
 		}
 	})
+}
+
+// What a process has written before its death is read, however late the master
+// is, and though others hold its pipe as well.
+func TestLastWords(t *testing.T) {
+	for range 200 {
+		pipe, err := newPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := &Cluster{events: make(chan event), done: make(chan struct{})}
+		dead := &task{child: child{messages: os.NewFile(uintptr(pipe.read), "|messages"), check: -1}}
+		said := worker.Message{Kind: worker.KindHello, PID: 1, Value: worker.Protocol}.Append(nil)
+		said = worker.Message{Kind: worker.KindFailed, PID: 1, Text: "why"}.Append(said)
+		if _, err := syscall.Write(pipe.write, said); err != nil {
+			t.Fatal(err)
+		}
+		deliver := func(m worker.Message, err error) event { return event{task: dead, message: m, err: err} }
+		c.read(&dead.child, func(m worker.Message, err error) { c.send(deliver(m, err)) })
+		c.finishReader(&dead.child, func(m worker.Message, err error) { c.handle(deliver(m, err)) })
+		dead.child.close()
+		_ = syscall.Close(pipe.write)
+		if dead.protocol != worker.Protocol || dead.failure != "why" {
+			t.Fatalf("heard of protocol %d, failure %q", dead.protocol, dead.failure)
+		}
+	}
 }

@@ -125,7 +125,7 @@ func (c *Cluster) reapTask() {
 	if !done {
 		return
 	}
-	c.stopReader(&t.child, time.Now().Add(lastWords))
+	c.finishReader(&t.child, func(m worker.Message, err error) { c.handle(event{task: t, message: m, err: err}) })
 	t.child.close()
 	c.task = nil
 	if err == nil {

@@ -217,6 +217,31 @@ func TestStop(t *testing.T) {
 	})
 }
 
+// Who posts a client and then asks for something may rely on it that the client
+// has returned when that is done, at whatever moment of a batch he does both.
+func TestDoComesAfterPost(t *testing.T) {
+	var r *rig
+	var second *slot
+	owned := make(chan bool, 1)
+	h := &hooks{OnReturned: func(s *slot) {
+		if s != second { // the batch's mail has been taken
+			r.Post(second)
+			_ = r.Do(func() { owned <- second.Owned() })
+		}
+	}}
+	inBubble(t, h, reactor.Options{}, func(started *rig) {
+		r = started
+		first := r.add(5)
+		second = r.add(6)
+		r.take(first)
+		r.take(second)
+		r.Post(first)
+		if <-owned {
+			t.Error("a command has overtaken a client that was posted before it")
+		}
+	})
+}
+
 // A command that was accepted runs, even when the reactor ends before its next
 // batch: somebody waits for it.
 func TestAcceptedCommandsRunAtTheEnd(t *testing.T) {

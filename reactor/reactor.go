@@ -126,9 +126,12 @@ func (r *Reactor[T]) Run() error {
 		for i := range n {
 			r.dispatch(&events[i])
 		}
+		// In this order: who has posted a client before he asks for something
+		// may rely on it that the client has returned when that is done.
+		commands := r.takeCommands()
 		came := r.collect()
 		r.wheel.advance(r.now, r.due)
-		r.obey()
+		obey(commands)
 		r.handler.BatchEnd()
 		busy = n > 0 || came || r.more
 		r.more = false
@@ -238,17 +241,21 @@ func (r *Reactor[T]) due(s *Slot[T]) {
 	}
 }
 
-// obey runs the commands of other goroutines.
-func (r *Reactor[T]) obey() {
+// takeCommands takes what other goroutines want to be done.
+func (r *Reactor[T]) takeCommands() []func() {
 	if !r.commands.pending.Load() {
-		return
+		return nil
 	}
 	r.commands.Lock()
+	defer r.commands.Unlock()
 	list := r.commands.list
 	r.commands.list = nil
 	r.commands.pending.Store(false)
-	r.commands.Unlock()
-	for _, command := range list {
+	return list
+}
+
+func obey(commands []func()) {
+	for _, command := range commands {
 		command()
 	}
 }
@@ -257,7 +264,7 @@ func (r *Reactor[T]) shut() {
 	r.commands.Lock()
 	r.commands.closed = true
 	r.commands.Unlock()
-	r.obey() // nobody who was told that his command will run is left waiting
+	obey(r.takeCommands()) // nobody who was told that his command will run is left waiting
 	r.poller.Close()
 }
 

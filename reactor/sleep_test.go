@@ -55,7 +55,7 @@ func TestSleepAgainstMessage(t *testing.T) {
 		}
 		r.sleeping.Store(false)
 		r.collect()
-		r.obey()
+		obey(r.takeCommands())
 	}
 	looking.Store(rounds)
 	owner.Wait()

@@ -376,12 +376,13 @@ func (s *Server) openGate() {
 
 // adopt makes a client of an accepted descriptor.
 func (s *Server) adopt(l *listener, fd int, peer address, b *bridge) {
+	if s.closed { // accepted just before the listener was closed
+		s.turnAway(fd, b)
+		return
+	}
 	sl, err := s.reactor.Add(fd)
 	if err != nil {
-		_ = s.sockets.close(fd)
-		if b != nil {
-			b.closed()
-		}
+		s.turnAway(fd, b)
 		s.log.error(limitKey{event: "adopt"}, "connection could not be registered", "err", err)
 		return
 	}

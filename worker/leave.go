@@ -106,6 +106,7 @@ func (d *departure) end() {
 	if d.options.BeforeShutdown != nil {
 		d.options.BeforeShutdown()
 	}
+	d.server.EndLog() // it is open if the server has not ended
 	if d.heart != nil {
 		d.heart.stop() // nothing comes after the last message
 	}

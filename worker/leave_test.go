@@ -6,12 +6,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -254,6 +256,48 @@ func TestStreamGrace(t *testing.T) {
 	if err := g.list[0].pool.Shutdown(over); err != nil { // it writes to the page, which goes with the test
 		t.Error(err)
 	}
+}
+
+// slowLog takes its time for each line, and counts them.
+type slowLog struct {
+	*logRecorder
+	written atomic.Int32
+}
+
+func (l *slowLog) WithAttrs([]slog.Attr) slog.Handler { return l }
+func (l *slowLog) Handle(context.Context, slog.Record) error {
+	<-time.After(patience / 200)
+	l.written.Add(1)
+	return nil
+}
+
+// A worker that ends though something is left writes its log to the end: what is
+// in it may be why.
+func TestGivingUpKeepsTheLog(t *testing.T) {
+	running, release := make(chan struct{}), make(chan struct{})
+	log := &slowLog{logRecorder: newLogRecorder()}
+	g := startTeam(t, 1, func(http.ResponseWriter, *http.Request) {
+		close(running)
+		<-release
+	}, func(o *Options) { o.Logger = slog.New(log) })
+	busy := dialTCP(t, g.master.addr)
+	busy.send(request("/a", "x"))
+	waitFor(t, running)
+	g.page.Slot(0).Command.Store(uint32(page.Finish))
+	lines := []string{"one", "two", "three"}
+	done := g.departs(ServeOptions{StreamGrace: time.Hour, OrphanGrace: time.Millisecond, Logger: slog.New(slog.DiscardHandler),
+		BeforeShutdown: func() {
+			for _, line := range lines {
+				g.list[0].log.error(limitKey{event: line}, line)
+			}
+		}}, nil, func(d *departure) { close(d.link.masterGone) })
+	if err := waitFor(t, done); err == nil {
+		t.Error("no error, though a request was left")
+	}
+	if n := int(log.written.Load()); n < len(lines) {
+		t.Errorf("%d of %d lines are written", n, len(lines))
+	}
+	close(release)
 }
 
 // A second SIGTERM skips every grace.

@@ -214,9 +214,13 @@ func (s *Server) sendLent() {
 		if sc.loan.state.Load() != loanLent {
 			return
 		}
-		x := sc.loan.slot.Load().Value.exchange.Load()
+		sl := sc.loan.slot.Load()
+		x := sl.Value.exchange.Load()
 		if x == nil || now-x.queuedAt < int64(lendTime) {
 			return
+		}
+		if sc.loan.state.Load() != loanLent || sc.loan.slot.Load() != sl {
+			return // the request is one after those that it was lent for
 		}
 		w := &x.response
 		if !w.mu.TryLock() {

@@ -22,6 +22,10 @@ type eventLog struct {
 	done    chan struct{}
 	stop    sync.Once
 	quit    chan struct{}
+	// ended: the goroutine takes no more lines, so whoever has one writes it:
+	// handlers that have taken their connection over outlive the server.
+	ended atomic.Bool
+	late  sync.Mutex // who writes then
 }
 
 // limitKey is what makes two lines the same for the flood limit.
@@ -88,12 +92,47 @@ func (l *eventLog) queueUp(line logLine) {
 		l.dropped.Add(1)
 		l.total.Add(1)
 	}
+	if l.ended.Load() {
+		l.writeLate()
+	}
+}
+
+// writeLate writes what is queued, on whatever goroutine. It may be called by
+// what it writes: then the line waits for the caller to go on.
+func (l *eventLog) writeLate() {
+	for len(l.queue) > 0 && l.late.TryLock() {
+		select {
+		case line := <-l.queue:
+			if line.call != nil {
+				l.call(line.call)
+			} else {
+				l.write(line)
+			}
+		default:
+		}
+		l.late.Unlock()
+	}
 }
 
 // close writes what is queued and ends the goroutine.
 func (l *eventLog) close() {
 	l.stop.Do(func() { close(l.quit) })
 	<-l.done
+}
+
+// lastLines is how long the log may take for what is queued when a process ends
+// before its server has.
+const lastLines = 5 * time.Second
+
+// EndLog writes what is queued for the log, in at most five seconds. It is for a
+// process that is about to end although handlers still run; a server that has
+// ended has done it.
+func (s *Server) EndLog() {
+	s.log.stop.Do(func() { close(s.log.quit) })
+	select {
+	case <-s.log.done:
+	case <-time.After(lastLines):
+	}
 }
 
 // flood is what the limiter remembers of a key.
@@ -132,6 +171,8 @@ func (l *eventLog) run() {
 					if timer != nil {
 						timer.Stop()
 					}
+					l.ended.Store(true)
+					l.writeLate() // what came since the last look
 					return
 				}
 			}

@@ -414,3 +414,37 @@ func TestContinueBehindAnAnswer(t *testing.T) {
 		}
 	})
 }
+
+// As soon as the reactor can find a request that goes to the todo, nothing is lent
+// in its name: the reactor would look into it while another place begins it.
+func TestNothingIsLentForARequestThatGoesOn(t *testing.T) {
+	var server *Server
+	looked := 0
+	change := func(o *Options) {
+		o.MaxFastInline = 2 // the third one goes to the todo
+		o.StreamRequest = func(r *http.Request) bool { return r.Method == http.MethodPost }
+		unread := o.sockets.unread
+		// Who announces a request with a body, and sees that the client has shut
+		// down its side, asks how much of that is here.
+		o.sockets.unread = func(fd int) int64 {
+			looked++
+			server.loans.Lock()
+			defer server.loans.Unlock()
+			server.loans.all(func(sc *scratch) {
+				if x := sc.loan.slot.Load().Value.exchange.Load(); sc.loan.state.Load() == loanLent && x.response.scratch != sc {
+					t.Errorf("output is lent in the name of %s, which goes to the todo", x.request.URL)
+				}
+			})
+			return unread(fd)
+		}
+	}
+	inBubble(t, hello, change, func(t *testing.T, k *fakeKernel) {
+		server = k.Server
+		c := k.connect()
+		whole := post("hello")
+		c.sendAndFinish(getPath("/1") + getPath("/2") + whole[:len(whole)-2])
+		if got := c.received(); strings.Count(got, "HTTP/1.1 200") != 3 || looked == 0 {
+			t.Errorf("looked %d times, received %q", looked, got)
+		}
+	})
+}

@@ -298,6 +298,9 @@ func (s *Server) inlineOrRequeue(sl *slot, sc *scratch, x *exchange, inline int,
 		s.announce(sl, x)
 		return x
 	}
+	// First nothing is lent any more: else the reactor could look into a request
+	// that another place is about to begin.
+	s.settleLoan(sc)
 	s.announce(sl, x) // before the flush: should the reactor have to write on, it goes on with it
 	if !s.flush(sl, sc, thenIdle) {
 		return nil

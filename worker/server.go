@@ -42,6 +42,7 @@ type Server struct {
 	// closedListeners: no listener brings a connection any more. A server that
 	// leaves may have no client for a moment before that.
 	closedListeners bool
+	closed          bool // by Close: who still comes is turned away
 
 	listeners struct {
 		sync.Mutex
@@ -56,7 +57,9 @@ type Server struct {
 	heldMemory, heldFiles atomic.Int64
 	blocks                blockBudget  // of request bodies
 	flows                 atomic.Int32 // see letFlow
-	arriving              atomic.Int64 // connections, and loops that bring them, on their way to the reactor
+	// arriving are connections, and loops that bring them, on their way to the
+	// reactor, and bridges on which a client's last bytes are on their way to it.
+	arriving atomic.Int64
 	// bridging ends when those who are still shaking hands are to give up.
 	bridging    context.Context
 	endBridging context.CancelFunc
@@ -208,7 +211,7 @@ func (s *Server) close(sl *slot) {
 	s.reactor.Remove(sl)
 	_ = s.sockets.close(fd) // whatever it says, the descriptor is gone
 	if bridged != nil {
-		bridged.closed()
+		s.bridgeClosed(bridged)
 	}
 	s.checkDrained()
 }
@@ -297,13 +300,19 @@ func (s *Server) drainWaiting() {
 		if s.part(sl) || s.keepsFor(&sl.Value) { // it goes, now or later
 			continue
 		}
-		generation := sl.Generation()
-		s.read(sl)
-		if sl.Generation() == generation && s.isWaiting(sl) && !sl.Value.inFlight() {
-			s.letGo(sl)
-		}
+		s.letGoUnlessAsking(sl)
 	}
 	s.checkDrained()
+}
+
+// letGoUnlessAsking ends a client that waits between two requests, unless one is
+// here already.
+func (s *Server) letGoUnlessAsking(sl *slot) {
+	generation := sl.Generation()
+	s.read(sl)
+	if sl.Generation() == generation && s.isWaiting(sl) && !sl.Value.inFlight() {
+		s.letGo(sl)
+	}
 }
 
 // newcomerGrace is how long a client whose connection was accepted just before
@@ -361,6 +370,7 @@ func (s *Server) Close() error {
 }
 
 func (s *Server) closeAll() {
+	s.closed = true
 	var waiting []*slot
 	s.reactor.Each(func(sl *slot, owned bool) {
 		if !owned {

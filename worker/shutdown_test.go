@@ -3,11 +3,14 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -257,6 +260,34 @@ func TestShutdownDoesNotWaitForHijackers(t *testing.T) {
 	close(gate)
 }
 
+// What goes wrong in handlers that have outlived the server is logged all the
+// same, in full and in whatever number.
+func TestLogOutlivesTheServer(t *testing.T) {
+	taken, gate := make(chan net.Conn, 1), make(chan struct{})
+	ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
+		conn, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		taken <- conn
+		<-gate
+		panic("late")
+	})
+	const handlers = 3
+	for i := range handlers {
+		c := ts.dial()
+		c.send(getPath(fmt.Sprint("/", i)))
+		waitFor(t, taken)
+	}
+	ts.wantShutdown(ts.shutdown())
+	close(gate)
+	for range handlers {
+		ts.logs.next(t, "handler panicked")
+	}
+}
+
 func TestRegisterOnShutdown(t *testing.T) {
 	ts := startServer(t, hello)
 	called := make(chan int, 2)
@@ -355,12 +386,15 @@ func TestCloseCutsAnswersFirst(t *testing.T) {
 		}, mode, func(o *Options) {
 			o.sockets = kernelSockets()
 			shut := o.sockets.shutdown
+			var first sync.Once // the end of the test closes the server again
 			o.sockets.shutdown = func(fd int) error {
-				select {
-				case <-ended:
-					t.Error("the handler was told before the socket was shut")
-				case <-time.After(patience / 100): // time enough for a handler to return
-				}
+				first.Do(func() {
+					select {
+					case <-ended:
+						t.Error("the handler was told before the socket was shut")
+					case <-time.After(patience / 100): // time enough for a handler to return
+					}
+				})
 				return shut(fd)
 			}
 		})
@@ -376,6 +410,118 @@ func TestCloseCutsAnswersFirst(t *testing.T) {
 		}
 		if body, err := io.ReadAll(resp.Body); err == nil || string(body) != "half" {
 			t.Errorf("the answer %q looks whole (error %v)", body, err)
+		}
+	})
+}
+
+// handedListener hands out connections that a test has made, also late ones: it
+// may have accepted them just before it was closed.
+type handedListener chan net.Conn
+
+func (l handedListener) Accept() (net.Conn, error) {
+	if conn := <-l; conn != nil {
+		return conn, nil
+	}
+	return nil, net.ErrClosed
+}
+func (l handedListener) Close() error   { return nil }
+func (l handedListener) Addr() net.Addr { return &net.UnixAddr{Name: "handed", Net: "handed"} }
+
+// A connection that is accepted while Close closes everything is closed as well:
+// nothing is sent once it has returned.
+func TestCloseTurnsLateConnectionsAway(t *testing.T) {
+	for name, wrap := range map[string]func(net.Conn) net.Conn{
+		"socket": func(conn net.Conn) net.Conn { return conn },
+		"bridge": func(conn net.Conn) net.Conn { return struct{ net.Conn }{conn} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			modes(t, func(t *testing.T, mode func(*Options)) {
+				ts := newTestServer(t, hello, mode)
+				l := make(handedListener)
+				defer close(l)
+				go func() { ts.served <- ts.Serve(l) }()
+				ts.until("it accepts", func() bool { return ts.arriving.Load() == 1 })
+				tcp := listenTCP(t)
+				defer tcp.Close()
+				c := dialTCP(t, tcp.Addr().String())
+				accepted, err := tcp.Accept()
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.send(get)
+				if err := ts.Close(); err != nil {
+					t.Errorf("Close = %v", err)
+				}
+				l <- wrap(accepted)
+				if answer, _ := io.ReadAll(c.reader); len(answer) > 0 {
+					t.Errorf("answered after Close: %q", clip(string(answer)))
+				}
+			})
+		})
+	}
+}
+
+// A client behind a bridge may be gone from the reactor while its last answer is
+// still on its way: that is waited for.
+func TestShutdownWaitsForBridges(t *testing.T) {
+	ts := newTestServer(t, hello, func(o *Options) { o.Timeouts.Linger = patience })
+	l := make(handedListener)
+	go func() { ts.served <- ts.Serve(l) }()
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	_ = ours.SetDeadline(time.Now().Add(patience))
+	l <- theirs
+	if _, err := io.WriteString(ours, getPath("/", "Connection: close")); err != nil {
+		t.Fatal(err)
+	}
+	ts.until("the client is gone from the reactor", func() bool {
+		return ts.Stats().RequestsCount == 1 && ts.reactor.Size() == 0
+	})
+	done := ts.shutdown()
+	close(l)
+	waitFor(t, ts.idleGone)
+	_ = waitFor(t, ts.served)
+	settled := make(chan struct{})
+	_ = ts.reactor.Do(func() { close(settled) })
+	select {
+	case <-settled:
+	case <-ts.finished:
+	}
+	select {
+	case <-ts.drained:
+		t.Error("the server has ended before the answer was read")
+	default:
+	}
+	if answer, err := io.ReadAll(ours); err != nil || !strings.HasSuffix(string(answer), "Hello, World!") {
+		t.Errorf("answer %q, %v", answer, err)
+	}
+	if err := waitFor(t, done); err != nil {
+		t.Errorf("Shutdown = %v", err)
+	}
+}
+
+// A client that keeps its connection may send its next request as soon as it has
+// the answer, when the server has just begun to leave. If that is here, though
+// nobody has been told yet, it is served.
+func TestDrainLooksBeforeItLetsGo(t *testing.T) {
+	var gate chan struct{}
+	inBubble(t, func(w http.ResponseWriter, r *http.Request) {
+		hello(w, r)
+		if r.URL.Path == "/wait" {
+			_ = http.NewResponseController(w).Flush()
+			<-gate
+		}
+	}, nil, func(t *testing.T, k *fakeKernel) {
+		gate = make(chan struct{})
+		c := k.connect()
+		c.send(getPath("/wait"))
+		go k.beginDrain(false)
+		<-k.idleGone
+		c.put(get, false) // the event is still to come
+		close(gate)
+		synctest.Wait()
+		if got := c.received(); strings.Count(got, "Hello, World!") != 2 || !strings.Contains(got, "Connection: close") {
+			t.Errorf("received %q, want two answers, the second one with the announcement", got)
 		}
 	})
 }

@@ -372,7 +372,8 @@ func (s *Server) resume(sl *slot) {
 		return
 	}
 	if s.draining.Load() && !c.inFlight() && !s.keepsFor(c) {
-		s.startLingering(sl)
+		// What has come since the last look for events is not in Seen.
+		s.letGoUnlessAsking(sl)
 		return
 	}
 	s.await(sl)
