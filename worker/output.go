@@ -40,6 +40,10 @@ type segment struct {
 // wait.
 const fileShare = 512 << 10
 
+// mostOfFile is how much one sendfile(2) is asked for elsewhere: more than any
+// socket takes. The kernel's own limit is a page under 2 GiB.
+const mostOfFile = 1 << 30
+
 // errFileShrank: a file that is being sent has become shorter. Only closing
 // tells the client.
 var errFileShrank = fmt.Errorf("catamount: the file became shorter while it was sent: %w", io.ErrUnexpectedEOF)
@@ -127,7 +131,7 @@ func (s *Server) push(sl *slot, o *output, p []byte, share int64) ([]byte, error
 		sl.ClearWritable()
 	}
 	for {
-		n, err := s.pushOnce(sl, o, p)
+		n, err := s.pushOnce(sl, o, p, share)
 		if n == 0 && err == nil { // nothing was left
 			if o.flowing {
 				s.sockets.setNotSent(sl.FD(), notSent)
@@ -194,9 +198,9 @@ func (s *Server) stillTakes(sl *slot, o *output) bool {
 	return o.pace.due > s.reactor.Now()
 }
 
-// pushOnce makes one system call. It returns 0 and no error when there is
-// nothing to send.
-func (s *Server) pushOnce(sl *slot, o *output, p []byte) (int, error) {
+// pushOnce makes one system call, with no more than share bytes of a file. It
+// returns 0 and no error when there is nothing to send.
+func (s *Server) pushOnce(sl *slot, o *output, p []byte, share int64) (int, error) {
 	mem := o.mem.B[o.off:]
 	switch {
 	case o.file.left == 0 && len(mem)+len(p) == 0:
@@ -206,7 +210,7 @@ func (s *Server) pushOnce(sl *slot, o *output, p []byte) (int, error) {
 	case len(mem) > 0:
 		return s.sockets.send(sl.FD(), mem, nil)
 	}
-	n, err := s.sockets.sendFile(sl.FD(), int(o.file.file.Fd()), o.file.pos, min(o.file.left, fileShare))
+	n, err := s.sockets.sendFile(sl.FD(), int(o.file.file.Fd()), o.file.pos, min(o.file.left, share, mostOfFile))
 	if n == 0 && err == nil {
 		return 0, errFileShrank
 	}
