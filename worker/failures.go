@@ -219,6 +219,19 @@ type WriteFailure struct {
 	Err   error
 }
 
+// cutShort is for an answer that will not be whole. Where only the end of the
+// connection ends it, the end has to be a reset: after an orderly one it would
+// look whole, and a proxy that speaks HTTP/1.0 may keep it (RFC 9112 section 8).
+// It reports whether that is the case; the connection must then be closed, and
+// not be shut down first.
+func (s *Server) cutShort(x *exchange) bool {
+	if !x.response.untilClose || !x.response.begun {
+		return false
+	}
+	s.sockets.resetOnClose(x.slot.FD())
+	return true
+}
+
 // noteWriteFailure counts and logs an answer that did not reach its client, and
 // tells the application. x is nil for an answer of the server's own; unsent is
 // what the socket has not taken.
@@ -228,6 +241,7 @@ func (s *Server) noteWriteFailure(x *exchange, err error, unsent int64) {
 	if x == nil {
 		return
 	}
+	s.cutShort(x)
 	now := s.reactor.Now()
 	w := &x.response
 	f := WriteFailure{Request: &x.request, Status: w.status, Written: max(w.written-unsent, 0), Total: -1,

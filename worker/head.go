@@ -192,7 +192,7 @@ func (w *response) compose(done bool, next []byte) {
 		w.chunked = true
 		b = append(b, "Transfer-Encoding: chunked\r\n"...)
 	default:
-		w.closeAfter = true // HTTP/1.0, or identity: the end is where we close
+		w.closeAfter, w.untilClose = true, true // HTTP/1.0, or identity: the end is where we close
 	}
 	w.composed = true
 	w.settleConnection()

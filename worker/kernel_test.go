@@ -44,7 +44,8 @@ type fakeSocket struct {
 	writes   int    // successful sends of the server
 	// When the server did something for the first time; zero: it has not.
 	answeredAt, shutAt, closedAt time.Time
-	reset                        bool // closed with bytes unread, or shut down by the server for reading
+	resets                       bool // close will be a reset, whatever there is
+	reset                        bool // closed by one: with bytes unread, or so that it would be
 }
 
 // inBubble runs a test in virtual time against a server without a kernel.
@@ -56,7 +57,7 @@ func inBubble(t *testing.T, handler http.HandlerFunc, change func(*Options), tes
 		options.Handler = handler
 		options.Logger = slog.New(k.logs)
 		options.poller = k.poller
-		options.sockets = &sockets{receive: k.receive, send: k.send, sendFile: k.sendFile, unread: k.unread, unsent: k.unsent, setNotSent: func(int, int) {}, shutdownWrite: k.shutdownWrite, shutdown: k.shutdown, close: k.close}
+		options.sockets = &sockets{receive: k.receive, send: k.send, sendFile: k.sendFile, unread: k.unread, unsent: k.unsent, setNotSent: func(int, int) {}, shutdownWrite: k.shutdownWrite, shutdown: k.shutdown, resetOnClose: k.resetOnClose, close: k.close}
 		if change != nil {
 			change(&options)
 		}
@@ -261,6 +262,12 @@ func (k *fakeKernel) shutdown(fd int) error {
 	return nil
 }
 
+func (k *fakeKernel) resetOnClose(fd int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.sockets[fd].resets = true
+}
+
 func (k *fakeKernel) close(fd int) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -269,7 +276,7 @@ func (k *fakeKernel) close(fd int) error {
 		k.t.Errorf("descriptor %d closed twice", fd)
 	}
 	mark(&c.closedAt)
-	c.reset = len(c.in) > 0
+	c.reset = c.shutAt.IsZero() && c.resets || len(c.in) > 0
 	k.poller.Closed(fd)
 	return nil
 }

@@ -216,6 +216,9 @@ func (s *Server) conclude(place *threadpool.Place, sc *scratch, x *exchange) out
 		return outcomeClose
 	case w.err != nil || w.cut: // but the answers before it are not
 		c.then = thenLinger
+		if w.cut && s.cutShort(x) {
+			c.then = thenClose
+		}
 		return outcomeClose
 	case w.closeAfter:
 		c.then = thenClose

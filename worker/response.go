@@ -71,6 +71,7 @@ type response struct {
 	prefixed     bool // the header has fields with http.TrailerPrefix
 	afterFile    bool // what comes next follows a file that the handler has copied
 	identity     bool // Transfer-Encoding: identity: ended by closing
+	untilClose   bool // only the end of the connection ends the answer
 
 	err error // the first failure to write; every later Write returns it
 }

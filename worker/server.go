@@ -385,6 +385,9 @@ func (s *Server) closeAll() {
 		}
 	})
 	for _, sl := range waiting {
+		if p := sl.Value.pending; p != nil && p.last != nil && !p.out.isEmpty() {
+			s.cutShort(p.last)
+		}
 		s.close(sl)
 	}
 	s.checkDrained()

@@ -33,7 +33,10 @@ type sockets struct {
 	shutdownWrite func(fd int) error
 	// shutdown ends both directions; whoever waits for the socket notices.
 	shutdown func(fd int) error
-	close    func(fd int) error
+	// resetOnClose makes close end the connection by a reset, which throws away
+	// what has not been sent or read. Means nothing to what is not TCP.
+	resetOnClose func(fd int)
+	close        func(fd int) error
 }
 
 var errWouldBlock error = unix.EAGAIN
@@ -51,7 +54,10 @@ func kernelSockets() *sockets {
 		},
 		shutdownWrite: func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) },
 		shutdown:      func(fd int) error { return unix.Shutdown(fd, unix.SHUT_RDWR) },
-		close:         unix.Close,
+		resetOnClose: func(fd int) {
+			_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		},
+		close: unix.Close,
 	}
 }
 
