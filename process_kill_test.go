@@ -205,6 +205,21 @@ func TestQuitDumpsAllAndGoesOn(t *testing.T) {
 	m.whoami()
 }
 
+// TestFewDescriptors: what a master and its workers need is far less than the
+// usual limits, and where it is not the log says what the limit is.
+func TestFewDescriptors(t *testing.T) {
+	limited := func(n int) []string { return []string{"sh", "-c", fmt.Sprintf(`ulimit -n %d && exec "$0"`, n)} }
+	d := newDeployment(t)
+	m := d.start(appConfig{Workers: 2, Preload: true}, limited(64)...)
+	m.signal(syscall.SIGUSR2)
+	m.await("hot restart complete")
+	m.whoami()
+
+	m = d.launch(appConfig{Workers: 2}, limited(24)...)
+	m.await("serving failed", "RLIMIT_NOFILE (ulimit -n) is 24")
+	m.wantExit(1)
+}
+
 // TestLogWithoutReader: whoever read the log has ended, as journald does in an
 // upgrade. What writes to standard error then gets a SIGPIPE, which ends a Go
 // program unless it says otherwise.
