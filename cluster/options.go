@@ -59,6 +59,9 @@ type Options struct {
 	// environment: what the program that ran before in this process has left
 	// with a hot restart.
 	State string
+	// Files are paths that the next program of a hot restart is told of
+	// (FilesBefore): what it does not need any more it can remove.
+	Files []string
 
 	// Signals is where the caller has Signals sent already, with room for a few,
 	// so that none is lost that comes before New. They still go there when Run
