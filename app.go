@@ -25,7 +25,9 @@ type App struct {
 	// connections. Its error means that the worker cannot boot.
 	Handler func(*Worker) (http.Handler, error)
 
-	// BeforeFork runs in the master once, before it starts its first worker.
+	// BeforeFork runs in the master once, before it starts its first worker; and
+	// in the new program of a hot restart as well, because what it did in the one
+	// before is gone with that.
 	BeforeFork func()
 	// BeforeWorkerBoot runs in each worker before Handler.
 	BeforeWorkerBoot func(*Worker)

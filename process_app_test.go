@@ -81,7 +81,7 @@ func runApp(text string) int {
 	if brokenIn("config") {
 		config.MaxBootFailures = -1
 	}
-	app := catamount.App{Handler: appHandler}
+	app := catamount.App{Handler: appHandler, BeforeFork: func() { fmt.Fprintln(os.Stderr, "hook: before fork") }}
 	if how.Preload {
 		app.Preload = func(_ context.Context, p *catamount.Preloader) error {
 			if brokenIn("preload") {

@@ -179,11 +179,14 @@ func TestHotRestartWithoutAPlaceForThePidfile(t *testing.T) {
 	m.signal(syscall.SIGUSR2)
 	m.await("the pidfile cannot be written")
 	m.await("hot restart failed: the program before goes on", "pidfile: open")
+	m.await("hook: before fork") // in the program before, which is executed anew
 	m.whoami()
 	if err := os.Mkdir(folder, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	m.signal(syscall.SIGUSR2)
+	m.await("the new program takes over")
+	m.await("hook: before fork")
 	m.await("hot restart complete")
 	if text, err := os.ReadFile(pidfile); string(text) != fmt.Sprintf("%d\n", m.Process.Pid) {
 		t.Errorf("the pidfile has %q, %v", text, err)

@@ -111,7 +111,7 @@ type Options struct {
 // wait for that goroutine. A hook that panics is logged and otherwise ignored. A
 // hook that starts a process waits for it.
 type Hooks struct {
-	BeforeFork          func()          // once, before the first worker is started
+	BeforeFork          func()          // once in a program, before the first worker that it starts
 	BeforeWorkerFork    func(index int) // before each worker is started
 	AfterWorkerFork     func(index int) // after it was started; it does not serve yet
 	AfterBooted         func()          // when all workers serve, and again after each restart
