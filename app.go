@@ -45,7 +45,8 @@ type App struct {
 	// OutOfBand runs in a worker, or in single mode, when requests have been
 	// served and none is left to serve: the moment for work that would disturb
 	// them, such as a collection of garbage. The worker accepts nobody meanwhile,
-	// and requests on the connections that it has wait: it is for milliseconds.
+	// and requests on the connections that it has wait: it is for milliseconds. One
+	// that lasts for Config.WorkerTimeout counts as a worker that hangs.
 	OutOfBand func(*Worker)
 }
 

@@ -126,8 +126,11 @@ func (c *Cluster) execute(v verdict, now time.Time) {
 		return
 	}
 	h.dumpedAt, h.why = now, v.why
-	c.worker(h).Error("the worker is asked for its stacks before it is killed", "reason", v.why,
-		"grace", h.grace(), "serving", serving(h.slot()))
+	log := c.worker(h).With("reason", v.why)
+	if requests := serving(h.slot()); len(requests) > 0 {
+		log = log.With("serving", requests)
+	}
+	log.Error("the worker is asked for its stacks before it is killed", "grace", h.grace())
 	c.signalWorker(h, syscall.SIGQUIT)
 }
 
