@@ -9,7 +9,7 @@ import (
 )
 
 // requestLog returns what logs each request (Puma's commonlogger.rb): one record,
-// once the answer has been handed to the socket. Queries are left out: they may
+// once its handler has returned and before its answer is sent. Queries are left out: they may
 // hold what should not be in a log.
 func requestLog(logger *slog.Logger) func(*worker.AccessRecord) {
 	return func(r *worker.AccessRecord) {

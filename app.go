@@ -25,7 +25,9 @@ type App struct {
 	// connections. Its error means that the worker cannot boot.
 	Handler func(*Worker) (http.Handler, error)
 
-	// BeforeFork runs in the master once, before it starts its first worker.
+	// BeforeFork runs in the master once, before it starts its first worker; and
+	// in the new program of a hot restart as well, because what it did in the one
+	// before is gone with that.
 	BeforeFork func()
 	// BeforeWorkerBoot runs in each worker before Handler.
 	BeforeWorkerBoot func(*Worker)
@@ -43,17 +45,37 @@ type App struct {
 	// OutOfBand runs in a worker, or in single mode, when requests have been
 	// served and none is left to serve: the moment for work that would disturb
 	// them, such as a collection of garbage. The worker accepts nobody meanwhile,
-	// and requests on the connections that it has wait: it is for milliseconds.
+	// and requests on the connections that it has wait: it is for milliseconds. One
+	// that lasts for Config.WorkerTimeout counts as a worker that hangs.
 	OutOfBand func(*Worker)
 }
 
-// WorkerExit is the end of a worker, as App.AfterWorkerShutdown is told.
+// WorkerExit is the end of a worker, as App.AfterWorkerShutdown is told. Package
+// cluster has its fields: Index, PID, Phase, Status, Reason, Expected, Memory.
 type WorkerExit = cluster.Exit
 
-// Preloader collects what all workers of a phase share; see docs/preload.md.
+// Preloader collects what all workers of a phase share, in sections of which one
+// is written after the other; see docs/preload.md. Besides PreloadSlice there are
+//
+//	Put(name string, p []byte) error
+//	Create(name string) (io.WriteCloser, error)   // ends with Close
+//	Table(name string) (*TableBuilder, error)     // Put(key string, value []byte) error, then Close
+//	Dir(name string, fsys fs.FS) error
 type Preloader = preload.Builder
 
-// Preloaded is what App.Preload has put together, mapped read-only.
+// Preloaded is what App.Preload has put together, mapped read-only. Besides
+// PreloadedSlice there are
+//
+//	Bytes(name string) ([]byte, error)
+//	String(name string) (string, error)
+//	Table(name string) (*Table, error)   // Get(key string) (value string, ok bool), Len, All
+//	FS(name string) (*FS, error)         // an fs.FS; Contents(name string) (string, error)
+//	Names() []string
+//	Size() int64
+//	Verify() error                       // reads everything and compares checksums
+//
+// An error is that there is no such section, or that it is of another kind. A nil
+// Preloaded has no sections. What is returned must not be written to.
 type Preloaded = preload.Data
 
 // PreloadSlice puts a slice of a type without pointers into the Preloader, as
@@ -71,10 +93,11 @@ func PreloadedSlice[T any](p *Preloaded, name string) ([]T, error) { return prel
 
 // Counter counts for the whole application: one number for all its workers,
 // past and present. It never goes back, not even when a worker is killed or the
-// master restarts.
+// master restarts. Add(n uint64) counts, Value() uint64 tells.
 type Counter = page.Counter
 
-// Limiter allows so many events a second for all workers together.
+// Limiter allows so many events a second for all workers together. Allow() bool
+// asks for one event, AllowN(n int) bool for n or none.
 type Limiter = page.Limiter
 
 // Worker is what the application sees of the process that serves it.

@@ -40,10 +40,12 @@ func PlaceOf(r *http.Request) (place int, ok bool) {
 	return place, ok
 }
 
-// Stats is a snapshot of a Server.
+// Stats is a snapshot of a Server: see package worker, which says what each field
+// counts.
 type Stats = worker.Stats
 
-// WriteFailure is what Server.OnWriteFailure is told.
+// WriteFailure is what Server.OnWriteFailure is told; package worker has its
+// fields.
 type WriteFailure = worker.WriteFailure
 
 // Failure is the cause of a failed write; its String is the word in the log and

@@ -24,8 +24,8 @@ type Config struct {
 	// Binds are what to listen on: tcp://host:port or unix:///path. The default
 	// is port 9292 of DefaultHost.
 	Binds []string
-	// DefaultHost is the address of binds that are given as a port only; default
-	// 0.0.0.0.
+	// DefaultHost is the address of the default bind, and of ports that the flag
+	// -p or the variable PORT gives; default 0.0.0.0.
 	DefaultHost string
 	// Workers is how many processes serve; 0 is single mode, in which there is no
 	// master; AutoWorkers one for each processor, within MinWorkers and MaxWorkers.

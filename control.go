@@ -7,7 +7,8 @@ import (
 	"github.com/catamount-server/catamount/cluster"
 )
 
-// ClusterStats is a snapshot of a master and its workers.
+// ClusterStats is a snapshot of a master and its workers: see package cluster,
+// Stats. Its Total is the sum of all workers' Stats.
 type ClusterStats = cluster.Stats
 
 // ErrNoMaster: what was asked for is a master's to do, and this process is none,

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"syscall"
 
 	"github.com/catamount-server/catamount/cluster"
 	"github.com/catamount-server/catamount/worker"
@@ -167,6 +168,7 @@ type Launcher struct {
 	state  string       // what the program before has left in this process with a hot restart
 
 	stdout, stderr io.Writer
+	brokenPipes    chan os.Signal // nobody reads it, see heedNoBrokenPipe
 
 	mu      sync.Mutex
 	cluster *cluster.Cluster // of a master that runs
@@ -184,7 +186,10 @@ func NewLauncher(config Config, app App) (*Launcher, error) {
 }
 
 func newLauncher(config Config, app App, link *worker.Link, stdout, stderr io.Writer) (*Launcher, error) {
-	l := &Launcher{app: app, logger: config.Logger, link: link, stdout: stdout, stderr: stderr, state: takeState()}
+	l := &Launcher{
+		app: app, logger: config.Logger, link: link, stdout: stdout, stderr: stderr, state: takeState(),
+		brokenPipes: heedNoBrokenPipe(),
+	}
 	if l.logger == nil {
 		l.logger = newLogger(stderr, config.Quiet)
 	}
@@ -193,10 +198,21 @@ func newLauncher(config Config, app App, link *worker.Link, stdout, stderr io.Wr
 		return l, nil
 	}
 	l.logger.Error("cannot start", "err", err)
+	signal.Stop(l.brokenPipes)
 	if link != nil {
 		link.Fail(err)
 	}
 	return nil, &ExitError{ExitConfig, rollback(l.state, err)}
+}
+
+// heedNoBrokenPipe is for a log whose reader has ended, as journald does in an
+// upgrade. A SIGPIPE from standard output or standard error ends a Go program
+// that is not notified of it, with all that it serves. The signal is caught and
+// not ignored: programs that the application starts would inherit that.
+func heedNoBrokenPipe() chan os.Signal {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGPIPE)
+	return c
 }
 
 // takeState takes what a hot restart has left out of the environment.
@@ -234,6 +250,7 @@ func (l *Launcher) configure(config Config) (err error) {
 // worker it returns when the worker's time is over, and the program should end
 // then. It may be called once.
 func (l *Launcher) Run(ctx context.Context) error {
+	defer signal.Stop(l.brokenPipes)
 	if l.link != nil {
 		return l.runChild(ctx)
 	}

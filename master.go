@@ -20,11 +20,16 @@ func (l *Launcher) runMaster(ctx context.Context, signals chan os.Signal) error 
 	if l.state == "" {
 		options.Signals = signals
 	}
+	var before []string
+	if l.state != "" {
+		before = cluster.FilesBefore(l.state) // New closes the state
+	}
 	c, err := cluster.New(options)
 	if err != nil {
 		return err
 	}
 	if l.state != "" {
+		l.removeOthers(before)
 		// The cluster has a channel of its own, and lets go of it at its end. One
 		// who cannot wait and sends another of these must not prevent that the
 		// pidfile is removed.
@@ -46,7 +51,7 @@ func (l *Launcher) clusterOptions(state string) cluster.Options {
 		culling = cluster.Oldest
 	}
 	return cluster.Options{
-		Logger: l.logger, State: state,
+		Logger: l.logger, State: state, Files: l.files(),
 		Workers: r.workers, MinWorkers: r.MinWorkers, MaxWorkers: r.MaxWorkers,
 		Binds: r.binds, Directory: r.Directory, Tag: r.Tag,
 		Preload: l.app.Preload != nil, PreloadTimeout: orNever(r.PreloadTimeout),

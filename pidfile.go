@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -115,6 +117,39 @@ func (p *ownFile) remove() {
 		_ = os.Remove(p.path)
 	}
 	p.file.Close()
+}
+
+// files are the pidfile and the state file that the configuration names.
+func (l *Launcher) files() (paths []string) {
+	for _, path := range []string{l.config.Pidfile, l.config.StateFile} {
+		if path == "" {
+			continue
+		}
+		if path, err := filepath.Abs(path); err == nil {
+			paths = append(paths, path)
+		}
+	}
+	return paths
+}
+
+// removeOthers removes those of the files that the program before a hot restart
+// had in this process which the configuration does not name any more.
+func (l *Launcher) removeOthers(before []string) {
+	for _, path := range before {
+		if slices.Contains(l.files(), path) || pidIn(path) != strconv.Itoa(os.Getpid()) {
+			continue
+		}
+		file, err := os.Open(path)
+		if err != nil {
+			continue
+		}
+		p := &ownFile{path, file}
+		if flock(file) != nil { // it has another name, or another owner
+			file.Close()
+			continue
+		}
+		p.remove()
+	}
 }
 
 func flock(file *os.File) error {

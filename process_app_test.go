@@ -54,13 +54,13 @@ type appConfig struct {
 	WorkerTimeout       time.Duration
 	Preload             bool
 	PreloadMiB          int // how much more is preloaded
-	Pidfile             string
+	Pidfile, StateFile  string
 }
 
 func (c *appConfig) config() catamount.Config {
 	return catamount.Config{
 		Binds: c.Binds, Workers: c.Workers, MaxWorkers: c.MaxWorkers, ShutdownDelay: c.ShutdownDelay,
-		WorkerCheckInterval: c.WorkerCheckInterval, WorkerTimeout: c.WorkerTimeout, Pidfile: c.Pidfile,
+		WorkerCheckInterval: c.WorkerCheckInterval, WorkerTimeout: c.WorkerTimeout, Pidfile: c.Pidfile, StateFile: c.StateFile,
 	}
 }
 
@@ -75,10 +75,13 @@ func runApp(text string) int {
 	if brokenIn("exit") {
 		return 9
 	}
+	if strings.Contains(programVersion(), "other-files") {
+		config.Pidfile, config.StateFile = config.Pidfile+".2", config.StateFile+".2"
+	}
 	if brokenIn("config") {
 		config.MaxBootFailures = -1
 	}
-	app := catamount.App{Handler: appHandler}
+	app := catamount.App{Handler: appHandler, BeforeFork: func() { fmt.Fprintln(os.Stderr, "hook: before fork") }}
 	if how.Preload {
 		app.Preload = func(_ context.Context, p *catamount.Preloader) error {
 			if brokenIn("preload") {

@@ -205,6 +205,59 @@ func TestQuitDumpsAllAndGoesOn(t *testing.T) {
 	m.whoami()
 }
 
+// TestFewDescriptors: what a master and its workers need is far less than the
+// usual limits, and where it is not the log says what the limit is.
+func TestFewDescriptors(t *testing.T) {
+	limited := func(n int) []string { return []string{"sh", "-c", fmt.Sprintf(`ulimit -n %d && exec "$0"`, n)} }
+	d := newDeployment(t)
+	m := d.start(appConfig{Workers: 2, Preload: true}, limited(64)...)
+	m.signal(syscall.SIGUSR2)
+	m.await("hot restart complete")
+	m.whoami()
+
+	m = d.launch(appConfig{Workers: 2}, limited(24)...)
+	m.await("serving failed", "RLIMIT_NOFILE (ulimit -n) is 24")
+	m.wantExit(1)
+}
+
+// TestLogWithoutReader: whoever read the log has ended, as journald does in an
+// upgrade. What writes to standard error then gets a SIGPIPE, which ends a Go
+// program unless it says otherwise.
+func TestLogWithoutReader(t *testing.T) {
+	for name, config := range map[string]appConfig{"single": {}, "cluster": {Workers: 2}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := newDeployment(t).start(config)
+			pipe, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/2", m.Process.Pid))
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.mu.Lock()
+			m.deaf = true
+			m.mu.Unlock()
+			m.signal(syscall.SIGHUP) // its line is the last that is taken
+			until(t, "the pipe is closed", func() bool {
+				for _, target := range openDescriptors() {
+					if target == pipe {
+						return false
+					}
+				}
+				return true
+			})
+			m.signal(syscall.SIGHUP)
+			m.signal(syscall.SIGQUIT) // all processes write
+			m.whoami()
+			if config.Workers > 0 {
+				phase := m.whoami().Phase
+				m.signal(syscall.SIGUSR2)
+				until(t, "the next phase serves", func() bool { return m.whoami().Phase > phase })
+			}
+			m.signal(syscall.SIGTERM)
+			m.wantExit(0)
+		})
+	}
+}
+
 func TestWorkersThatCannotBootEndTheStart(t *testing.T) {
 	d := newDeployment(t)
 	d.deploy("broken-boot-once")

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -178,13 +179,52 @@ func TestHotRestartWithoutAPlaceForThePidfile(t *testing.T) {
 	m.signal(syscall.SIGUSR2)
 	m.await("the pidfile cannot be written")
 	m.await("hot restart failed: the program before goes on", "pidfile: open")
+	m.await("hook: before fork") // in the program before, which is executed anew
 	m.whoami()
 	if err := os.Mkdir(folder, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	m.signal(syscall.SIGUSR2)
+	m.await("the new program takes over")
+	m.await("hook: before fork")
 	m.await("hot restart complete")
 	if text, err := os.ReadFile(pidfile); string(text) != fmt.Sprintf("%d\n", m.Process.Pid) {
 		t.Errorf("the pidfile has %q, %v", text, err)
 	}
+}
+
+// TestHotRestartMovesPidfile: files of another name take the place of the old
+// ones, which would tell of a process that has ended some day.
+func TestHotRestartMovesPidfile(t *testing.T) {
+	folder := t.TempDir()
+	d := newDeployment(t)
+	m := d.start(appConfig{Workers: 1, Pidfile: filepath.Join(folder, "pid"), StateFile: filepath.Join(folder, "state")})
+	for _, step := range []struct {
+		version string
+		want    []string
+	}{{"2 other-files", []string{"pid.2", "state.2"}}, {"3", []string{"pid", "state"}}} {
+		d.deploy(step.version)
+		m.signal(syscall.SIGUSR2)
+		m.await("hot restart complete")
+		if got := namesIn(t, folder); !slices.Equal(got, step.want) {
+			t.Errorf("after the restart into %s there are %q, want %q", step.version, got, step.want)
+		}
+	}
+	m.signal(syscall.SIGTERM)
+	m.wantExit(0)
+	if got := namesIn(t, folder); len(got) > 0 {
+		t.Errorf("at the end there are %q", got)
+	}
+}
+
+func namesIn(t *testing.T, folder string) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+	}
+	return names
 }

@@ -58,6 +58,7 @@ type master struct {
 	addr string
 
 	mu    sync.Mutex
+	deaf  bool     // nobody reads the log any more
 	lines []string // of its log, and of its workers'
 	more  chan struct{}
 	ended chan struct{} // closed when it has exited
@@ -110,6 +111,9 @@ func (d *deployment) launch(config appConfig, words ...string) *master {
 func (m *master) Write(p []byte) (int, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.deaf {
+		return 0, io.ErrClosedPipe // which makes os/exec close the pipe
+	}
 	for line := range bytes.Lines(p) { // a record is one write
 		m.lines = append(m.lines, strings.TrimSuffix(string(line), "\n"))
 	}

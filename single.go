@@ -16,7 +16,7 @@ import (
 func (l *Launcher) runSingle(ctx context.Context, signals <-chan os.Signal) (err error) {
 	if l.config.Directory != "" {
 		if err := os.Chdir(l.config.Directory); err != nil {
-			return err
+			return fmt.Errorf("catamount: Config.Directory: %w", err)
 		}
 	}
 	binder, listeners, urls, err := l.listen(ctx)
@@ -77,7 +77,7 @@ func (s *single) beforeShutdown() {
 		case sig := <-s.signals:
 			switch sig {
 			case syscall.SIGINT, syscall.SIGTERM:
-				s.logger.Warn("Stopping at once, without the end of BeforeWorkerShutdown", "cause", sig.String())
+				s.logger.Warn("Stopping at once, without the end of BeforeWorkerShutdown", "cause", cluster.SignalName(sig))
 				return
 			case syscall.SIGQUIT:
 				s.stderr.Write(worker.AllStacks(maxStacks))
@@ -159,7 +159,7 @@ func (s *single) wait(ctx context.Context) error {
 		case sig := <-s.signals:
 			switch sig {
 			case syscall.SIGINT, syscall.SIGTERM:
-				stop(sig.String())
+				stop(cluster.SignalName(sig))
 			case syscall.SIGQUIT:
 				s.stderr.Write(worker.AllStacks(maxStacks))
 			default:

@@ -7,6 +7,7 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/catamount-server/catamount/cluster"
 	"github.com/catamount-server/catamount/internal/preload"
 	"github.com/catamount-server/catamount/worker"
 )
@@ -44,7 +45,7 @@ func (s *single) bootOrStop(life context.Context) (stopped bool, err error) {
 		case sig := <-s.signals:
 			switch sig {
 			case syscall.SIGINT, syscall.SIGTERM:
-				return s.stopBooting(sig.String()), nil
+				return s.stopBooting(cluster.SignalName(sig)), nil
 			case syscall.SIGQUIT:
 				s.stderr.Write(worker.AllStacks(maxStacks))
 			default:
@@ -63,7 +64,7 @@ func (s *single) stopBooting(cause string) (stopped bool) {
 var errBootEnded = errors.New("the application ended its goroutine (runtime.Goexit) instead of returning")
 
 func (s *single) ignore(sig os.Signal) {
-	s.logger.Warn("signal ignored: there are no workers in single mode", "signal", sig.String())
+	s.logger.Warn("signal ignored: there are no workers in single mode", "signal", cluster.SignalName(sig))
 }
 
 // boot makes the server.

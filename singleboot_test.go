@@ -33,7 +33,7 @@ func bootSingle(t *testing.T, config Config, app App, signals <-chan os.Signal) 
 }
 
 // TestStopInBeforeWorkerShutdown: a hook that hangs at the end shows where, and
-// keeps nobody from stopping the process.
+// keeps nobody from stopping the process. The log names signals as with workers.
 func TestStopInBeforeWorkerShutdown(t *testing.T) {
 	ended, hangs, signals := make(chan struct{}), make(chan struct{}), make(chan os.Signal)
 	defer close(ended)
@@ -43,13 +43,18 @@ func TestStopInBeforeWorkerShutdown(t *testing.T) {
 			signals <- sig
 		}
 	}()
-	var stderr strings.Builder
-	l := &Launcher{logger: slog.New(slog.DiscardHandler), stderr: &stderr, app: App{
+	var stderr, logs strings.Builder
+	l := &Launcher{logger: slog.New(slog.NewTextHandler(&logs, nil)), stderr: &stderr, app: App{
 		BeforeWorkerShutdown: func(*Worker) { close(hangs); waitForTheEnd(ended) },
 	}}
 	(&single{Launcher: l, signals: signals}).beforeShutdown()
 	if !strings.Contains(stderr.String(), "waitForTheEnd") {
 		t.Errorf("QUIT has not shown where the hook hangs: %s", stderr.String())
+	}
+	for _, words := range []string{"signal=SIGUSR1", "cause=SIGTERM"} {
+		if !strings.Contains(logs.String(), words) {
+			t.Errorf("the log has no %s:\n%s", words, logs.String())
+		}
 	}
 }
 

@@ -213,6 +213,9 @@ func (c *Cluster) begin() {
 	for _, h := range c.handles { // adopted
 		c.startReader(h)
 	}
+	if c.restart == nil || c.restart.kind != firstStart {
+		c.beforeFork() // what it did in the program before is gone with that
+	}
 	if c.restart != nil { // there is none after a rollback
 		c.proceed()
 	} else {

@@ -67,7 +67,7 @@ func (c *Cluster) snapshot(next *program) *state {
 		Format: stateFormat,
 		Argv0:  c.options.Argv[0], Path: c.options.Path, Directory: c.options.Directory,
 		StartedAt: c.startedAt, Counts: c.counts,
-		Configured: c.options.Workers, Wanted: c.wanted, LastPhase: c.lastPhase, Again: c.again,
+		Configured: c.options.Workers, Wanted: c.wanted, LastPhase: c.lastPhase, Again: c.again, Files: c.options.Files,
 		Page: c.target.page.fd, HandOver: c.handOver, Counters: make(map[string]uint64),
 		Total: counted(c.total()), Base: c.base,
 		Target: slices.Index(c.programs, c.target), Next: slices.Index(c.programs, next),

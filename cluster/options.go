@@ -59,6 +59,9 @@ type Options struct {
 	// environment: what the program that ran before in this process has left
 	// with a hot restart.
 	State string
+	// Files are paths that the next program of a hot restart is told of
+	// (FilesBefore): what it does not need any more it can remove.
+	Files []string
 
 	// Signals is where the caller has Signals sent already, with room for a few,
 	// so that none is lost that comes before New. They still go there when Run
@@ -108,7 +111,7 @@ type Options struct {
 // wait for that goroutine. A hook that panics is logged and otherwise ignored. A
 // hook that starts a process waits for it.
 type Hooks struct {
-	BeforeFork          func()          // once, before the first worker is started
+	BeforeFork          func()          // once in a program, before the first worker that it starts
 	BeforeWorkerFork    func(index int) // before each worker is started
 	AfterWorkerFork     func(index int) // after it was started; it does not serve yet
 	AfterBooted         func()          // when all workers serve, and again after each restart

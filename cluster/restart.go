@@ -109,15 +109,21 @@ func (c *Cluster) prepared() {
 	case hot:
 		c.handOverTo(c.restart.program)
 	case firstStart:
-		c.hook("BeforeFork", func() {
-			if c.options.Hooks.BeforeFork != nil {
-				c.options.Hooks.BeforeFork()
-			}
-		})
+		c.beforeFork()
 		c.target = c.restart.program
 	default:
 		c.fallback, c.target = c.target, c.restart.program
 	}
+}
+
+// beforeFork is the first thing that the application hears of in the master:
+// before the first worker that this program starts.
+func (c *Cluster) beforeFork() {
+	c.hook("BeforeFork", func() {
+		if c.options.Hooks.BeforeFork != nil {
+			c.options.Hooks.BeforeFork()
+		}
+	})
 }
 
 // abandon ends a restart of which no worker has been started.

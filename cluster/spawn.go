@@ -104,9 +104,9 @@ func execute(p process, pipe, check int) (pid int, err error) {
 	}
 	// While it puts the files in their places, ForkExec uses numbers above the
 	// highest for copies. The executable must lie beyond.
-	exe, err := unix.FcntlInt(uintptr(p.program.exe), unix.F_DUPFD_CLOEXEC, max(100, slices.Max(files)+len(files)+2))
+	exe, err := duplicateFrom(p.program.exe, max(len(files), slices.Max(files))+len(files)+2)
 	if err != nil {
-		return 0, fmt.Errorf("descriptor of the program: %w", err)
+		return 0, err
 	}
 	defer unix.Close(exe)
 	attr := &syscall.ProcAttr{
@@ -119,9 +119,33 @@ func execute(p process, pipe, check int) (pid int, err error) {
 	argv := append([]string{padTitle(p.title)}, p.argv[1:]...)
 	pid, err = syscall.ForkExec(fmt.Sprintf("/proc/self/fd/%d", exe), argv, attr)
 	if err != nil {
+		if _, missing := os.Stat("/proc/self/fd"); missing != nil {
+			return 0, fmt.Errorf("cannot execute the program of phase %d without /proc: %w", p.program.phase, missing)
+		}
 		return 0, fmt.Errorf("cannot execute the program of phase %d in %s: %w", p.program.phase, p.program.name, err)
 	}
 	return pid, nil
+}
+
+// duplicateFrom duplicates the executable's descriptor to a number from first on.
+func duplicateFrom(exe, first int) (int, error) {
+	fd, err := unix.FcntlInt(uintptr(exe), unix.F_DUPFD_CLOEXEC, first)
+	if errors.Is(err, unix.EINVAL) { // what fcntl(2) says of a number beyond the limit
+		return -1, namingLimit(fmt.Errorf("starting a process takes descriptors up to %d: %w", first, unix.EMFILE))
+	}
+	if err != nil {
+		return -1, namingLimit(fmt.Errorf("descriptor of the program: %w", err))
+	}
+	return fd, nil
+}
+
+// namingLimit adds the limit of descriptors to an error that comes from it.
+func namingLimit(err error) error {
+	var limit unix.Rlimit
+	if !errors.Is(err, unix.EMFILE) || unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return err
+	}
+	return fmt.Errorf("%w: RLIMIT_NOFILE (ulimit -n) is %d", err, limit.Cur)
 }
 
 // pipeEnds are both ends of a pipe.
@@ -130,7 +154,7 @@ type pipeEnds struct{ read, write int }
 func newPipe() (pipeEnds, error) {
 	var ends [2]int
 	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
-		return pipeEnds{}, fmt.Errorf("pipe: %w", err)
+		return pipeEnds{}, namingLimit(fmt.Errorf("pipe: %w", err))
 	}
 	return pipeEnds{ends[0], ends[1]}, nil
 }
@@ -142,7 +166,7 @@ func (p pipeEnds) close() { _, _ = unix.Close(p.read), unix.Close(p.write) }
 func newHandOver() (pair [2]int, err error) {
 	pair, err = unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return [2]int{-1, -1}, fmt.Errorf("socketpair: %w", err)
+		return [2]int{-1, -1}, namingLimit(fmt.Errorf("socketpair: %w", err))
 	}
 	return pair, nil
 }

@@ -40,6 +40,8 @@ type state struct {
 	LastPhase  int `json:"last_phase"`
 	// Again is the restart that was asked for meanwhile.
 	Again restartKind `json:"again"`
+	// Files are Options.Files.
+	Files []string `json:"files"`
 
 	Page      int             `json:"page"`
 	HandOver  [2]int          `json:"hand_over"`
@@ -212,6 +214,16 @@ func Argv0(variable string) (string, error) {
 		return "", err
 	}
 	return s.Argv0, nil
+}
+
+// FilesBefore are the Options.Files of the program that was here before. It takes
+// the value of StateVariable.
+func FilesBefore(variable string) []string {
+	s, _, err := readState(variable)
+	if err != nil {
+		return nil
+	}
+	return s.Files
 }
 
 // Rollback executes the program again that has left the state, because this one

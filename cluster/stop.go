@@ -22,7 +22,8 @@ var masterSignals = []os.Signal{
 // Signals are what a master listens to.
 func Signals() []os.Signal { return slices.Clone(masterSignals) }
 
-func signalName(s os.Signal) string {
+// SignalName is how logs name a signal: SIGTERM, as in the manual of kill.
+func SignalName(s os.Signal) string {
 	if n, ok := s.(syscall.Signal); ok {
 		if name := unix.SignalName(n); name != "" {
 			return name
@@ -33,7 +34,7 @@ func signalName(s os.Signal) string {
 
 // signal does what an operator asks for.
 func (c *Cluster) signal(s os.Signal) {
-	c.log.Info("signal", "signal", signalName(s))
+	c.log.Info("signal", "signal", SignalName(s))
 	switch s {
 	case syscall.SIGTERM, syscall.SIGINT:
 		c.beginStop(nil)

@@ -114,7 +114,7 @@ func (c *Cluster) leave(h *WorkerHandle, now time.Time) {
 
 func (c *Cluster) signalWorker(h *WorkerHandle, s syscall.Signal) {
 	if err := c.env.kill(h.PID, s); err != nil && !errors.Is(err, syscall.ESRCH) {
-		c.worker(h).Error("the worker cannot be signalled", "signal", s.String(), "err", err)
+		c.worker(h).Error("the worker cannot be signalled", "signal", SignalName(s), "err", err)
 	}
 }
 
@@ -126,8 +126,11 @@ func (c *Cluster) execute(v verdict, now time.Time) {
 		return
 	}
 	h.dumpedAt, h.why = now, v.why
-	c.worker(h).Error("the worker is asked for its stacks before it is killed", "reason", v.why,
-		"grace", h.grace(), "serving", serving(h.slot()))
+	log := c.worker(h).With("reason", v.why)
+	if requests := serving(h.slot()); len(requests) > 0 {
+		log = log.With("serving", requests)
+	}
+	log.Error("the worker is asked for its stacks before it is killed", "grace", h.grace())
 	c.signalWorker(h, syscall.SIGQUIT)
 }
 
@@ -251,7 +254,7 @@ func (c *Cluster) exitReason(h *WorkerHandle, status syscall.WaitStatus) (reason
 	case status.Signaled() && status.Signal() == syscall.SIGKILL && grown:
 		return "killed for memory: the kernel's OOM killer (see memory.max and Options.MaxMemory)", true
 	case status.Signaled():
-		return "killed by " + signalName(status.Signal()), false
+		return "killed by " + SignalName(status.Signal()), false
 	case status.ExitStatus() == 0 && h.stage == Terminating:
 		return "stopped", false
 	}

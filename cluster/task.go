@@ -140,7 +140,7 @@ func (t *task) result(status syscall.WaitStatus) error {
 	case t.killed != "":
 		return fmt.Errorf("the process was killed: %s", t.killed)
 	case status.Signaled():
-		return fmt.Errorf("the process was killed by %s", signalName(status.Signal()))
+		return fmt.Errorf("the process was killed by %s", SignalName(status.Signal()))
 	case t.failure != "":
 		return fmt.Errorf("exit code %d: %s", status.ExitStatus(), t.failure)
 	case status.ExitStatus() != 0:

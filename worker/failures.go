@@ -120,13 +120,25 @@ func (s *Server) noteRefusal(sl *slot, err error, fresh []byte) (status int, rea
 		first = fresh
 	}
 	message := "request refused"
-	if bad != nil && bad.Reason == parser.ReasonTLSHello {
+	switch {
+	case bad == nil:
+	case bad.Reason == parser.ReasonTLSHello:
 		message = "TLS handshake on a plain-text port"
+	case isProxyHeader(first):
+		message = "PROXY protocol, which is not spoken here"
 	}
 	s.log.warn(limitKey{event: reason, peer: c.peer.ip}, message,
 		"peer", c.peerText(), "status", status, "reason", reason, "detail", detail,
 		"bytes", strconv.Quote(string(first[:min(len(first), 64)])))
 	return status, reason
+}
+
+// isProxyHeader recognises what balancers send before the first request when
+// they are told to: version 1, a line, or version 2, with a signature in front.
+// Version 2 begins with empty lines, which the parser has passed over or not.
+func isProxyHeader(first []byte) bool {
+	return bytes.HasPrefix(first, []byte("PROXY TCP")) || bytes.HasPrefix(first, []byte("PROXY UNKNOWN\r\n")) ||
+		bytes.HasPrefix(bytes.TrimLeft(first, "\r\n"), []byte("\x00\r\nQUIT\n"))
 }
 
 // refuse answers a bad request on the reactor, and closes.

@@ -119,17 +119,20 @@ func (h *heart) noteIdle(now time.Time) {
 // dispatch watches the pool's dispatcher: whether requests for which there are
 // places get them.
 type dispatch struct {
-	begun   uint64
-	waiting bool
+	begun     uint64
+	waiting   bool
+	outOfBand uint64
 }
 
 // works looks once. Two looks in a row that find places free, requests waiting
 // for them and none begun in between are a dispatcher that hangs. One that holds
-// its lock for ever makes the caller hang instead.
+// its lock for ever makes the caller hang instead. The hook for work out of band
+// keeps the dispatcher from its work, and everybody out: so two looks that find
+// the same call of it are one that hangs as well.
 func (d *dispatch) works(s *Server) bool {
-	pool, begun := s.pool.Stats(), s.stats.requests()
+	pool, begun, outOfBand := s.pool.Stats(), s.stats.requests(), s.outOfBand.Load()
 	waiting := pool.Backlog > 0 && pool.PoolCapacity > 0
-	hangs := waiting && d.waiting && begun == d.begun
-	d.begun, d.waiting = begun, waiting
+	hangs := waiting && d.waiting && begun == d.begun || outOfBand%2 == 1 && outOfBand == d.outOfBand
+	d.begun, d.waiting, d.outOfBand = begun, waiting, outOfBand
 	return !hangs
 }

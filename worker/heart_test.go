@@ -216,9 +216,14 @@ func TestOutOfBand(t *testing.T) {
 	if n := ts.Stats().Accepted; n != 2 {
 		t.Errorf("%d connections accepted while the hook runs", n)
 	}
+	var d dispatch
+	if first, second := d.works(ts.Server), d.works(ts.Server); !first || second {
+		t.Errorf("the hook hangs: alive %t at the first look, %t at the second", first, second)
+	}
 	close(proceed)
 	late.answered(t, false)
 	waitFor(t, began) // after that one again
+	ts.until("it is alive again", func() bool { return d.works(ts.Server) })
 }
 
 func TestHeapFloorBesideALimit(t *testing.T) {

@@ -19,6 +19,8 @@ func (s *Server) runOutOfBand() {
 	defer func() { _ = s.reactor.Do(s.openGate) }()
 	s.showAccepting(false)
 	defer s.showAccepting(true)
+	s.outOfBand.Add(1)
+	defer s.outOfBand.Add(1)
 	s.options.OutOfBand()
 }
 

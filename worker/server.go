@@ -65,8 +65,10 @@ type Server struct {
 	endBridging context.CancelFunc
 
 	// stopping is the master's word that all workers are to leave soon; nil alone.
-	stopping   *atomic.Uint32
-	handOver   handOver
+	stopping *atomic.Uint32
+	handOver handOver
+	// outOfBand counts the beginnings and ends of the hook: while it runs it is odd.
+	outOfBand  atomic.Uint64
 	draining   atomic.Bool
 	drainBegun chan struct{} // closed when draining becomes true
 	idleGone   chan struct{} // closed when the reactor has then let those go that nothing is served of

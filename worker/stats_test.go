@@ -243,3 +243,29 @@ func TestFloodOfOneEvent(t *testing.T) {
 		}
 	})
 }
+
+// What a wrongly configured neighbour sends instead of a request is named.
+func TestOtherProtocolsAreNamed(t *testing.T) {
+	for message, inputs := range map[string][]string{
+		"TLS handshake on a plain-text port": {"\x16\x03\x01\x02\x00\x01\x00"},
+		"PROXY protocol, which is not spoken here": {
+			"PROXY TCP4 192.0.2.1 192.0.2.2 56324 80\r\n" + get,
+			"PROXY TCP6 2001:db8::1 2001:db8::2 56324 80\r\n" + get,
+			"PROXY UNKNOWN\r\n" + get,
+			"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x01\xc0\x00\x02\x02\xdc\x04\x00\x50" + get,
+		},
+		"request refused": {"PROXY / HTTP/1.1\r\n\r\n", "\r\n\x00\r\n\r\n", "PROXYTCP4\r\n"},
+	} {
+		for _, input := range inputs {
+			ts := startServer(t, func(http.ResponseWriter, *http.Request) {})
+			c := ts.dial()
+			c.send(input)
+			if a := c.answer(); a.StatusCode != 400 {
+				t.Errorf("%q: answer %d", input, a.StatusCode)
+			}
+			c.Close()
+			ts.stop()
+			ts.logs.next(t, message)
+		}
+	}
+}
