@@ -92,6 +92,19 @@ func TestFraming(t *testing.T) {
 		{"own Connection, no option", set("Connection", []string{"no option, X-Hop", "close"}, write("hello")), get, "HTTP/1.1 200 OK\r\n" + plain + "Content-Length: 5\r\nConnection: X-Hop, close\r\n\r\nhello"},
 		{"another coding", set("Transfer-Encoding", []string{"gzip"}, write("hello")), get, "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n" + alive + "\r\n5\r\nhello\r\n0\r\n\r\n"},
 		{"another coding, 1.0", set("Transfer-Encoding", []string{"gzip"}, write("hello")), "GET / HTTP/1.0\r\n\r\n", "HTTP/1.0 200 OK\r\n\r\nhello"},
+		{"another coding, and chunked", set("Transfer-Encoding", []string{"gzip, Chunked", "chunked"}, write("hello")), get, "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n" + alive + "\r\n5\r\nhello\r\n0\r\n\r\n"},
+		{"another coding, HEAD", set("Transfer-Encoding", []string{"gzip"}, write("hello")), "HEAD / HTTP/1.1\r\nHost: h\r\n\r\n", "HTTP/1.1 200 OK\r\n" + alive + "\r\n"},
+		{"another coding, 204", set("Transfer-Encoding", []string{"gzip"}, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }), get, "HTTP/1.1 204 No Content\r\n" + alive + "\r\n"},
+		{"no coding", set("Transfer-Encoding", []string{"gzip\r\nX-A: 1"}, write("hello")), get, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n" + alive + "\r\n5\r\nhello\r\n0\r\n\r\n"},
+		{"Identity", set("Transfer-Encoding", []string{"Identity"}, flush), get, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabcd"},
+		{"length in small letters", set("content-length", []string{"5"}, flush4("hel", "lo")), get, "HTTP/1.1 200 OK\r\n" + plain + "Content-Length: 5\r\n" + alive + "\r\nhello"},
+		{"coding in small letters", set("transfer-encoding", []string{"chunked"}, write("hello")), get, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n" + alive + "\r\n5\r\nhello\r\n0\r\n\r\n"},
+		{"close in small letters", set("connection", []string{"close"}, write("hello")), get, "HTTP/1.1 200 OK\r\nConnection: close\r\n" + plain + "Content-Length: 5\r\n\r\nhello"},
+		{"two Connections", set("connection", []string{"X-Hop"}, set("Connection", []string{"close"}, write("hello"))), get, "HTTP/1.1 200 OK\r\nConnection: X-Hop, close\r\n" + plain + "Content-Length: 5\r\n\r\nhello"},
+		{"101 and no Hijack", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Connection", "Upgrade")
+			w.WriteHeader(101)
+		}, get + get, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\r\n"},
 		{"identity", set("Transfer-Encoding", []string{"identity"}, flush), get, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabcd"},
 		{"chunked by the handler", set("Transfer-Encoding", []string{"chunked"}, flush), get, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n" + alive + "\r\n2\r\nab\r\n2\r\ncd\r\n0\r\n\r\n"},
 		{"invalid length", set("Content-Length", []string{"five"}, write("hello")), get, "HTTP/1.1 200 OK\r\n" + plain + "Content-Length: 5\r\n" + alive + "\r\nhello"},
