@@ -3,10 +3,20 @@ package worker
 import (
 	"net/http"
 	"net/textproto"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/catamount-server/catamount/parser"
+)
+
+const (
+	// fewFields is how many fields of an answer are sorted by insertion, which
+	// takes the square of their number. A handler that passes on what another
+	// server sent may have a hundred thousand: that would be a minute.
+	fewFields = 64
+	// keptFields is how many a place keeps room for.
+	keptFields = 1024
 )
 
 // headerField is a field of the handler's header on its way to the output.
@@ -29,11 +39,14 @@ func (w *response) startHead() {
 	fields := sc.fields[:0]
 	for key, values := range w.header {
 		// Sorted, so that an answer is the same bytes each time. The maps are
-		// small: insertion beats sort.Slice and its closure.
+		// small: insertion beats slices.SortFunc and its comparisons.
 		fields = append(fields, headerField{key, values})
-		for i := len(fields) - 1; i > 0 && fields[i].key < fields[i-1].key; i-- {
+		for i := len(fields) - 1; i > 0 && len(fields) <= fewFields && fields[i].key < fields[i-1].key; i-- {
 			fields[i], fields[i-1] = fields[i-1], fields[i]
 		}
+	}
+	if len(fields) > fewFields {
+		slices.SortFunc(fields, func(a, b headerField) int { return strings.Compare(a.key, b.key) })
 	}
 	for i := range fields {
 		if w.notice(fields[i].key, fields[i].values) {
@@ -43,7 +56,9 @@ func (w *response) startHead() {
 		}
 		fields[i] = headerField{} // the scratch outlives the request
 	}
-	sc.fields = fields[:0]
+	if sc.fields = fields[:0]; cap(fields) > keptFields {
+		sc.fields = nil
+	}
 	sc.cur.B = b
 }
 
