@@ -89,7 +89,7 @@ func TestInvalidFieldsElsewhereAreDropped(t *testing.T) {
 			if n, lines := ts.countLogged("response header field dropped: invalid name or value"); n != 1 {
 				t.Errorf("%d lines: %v", n, lines)
 			}
-			if n := ts.stats.droppedFields.Load(); n != 1 {
+			if n := ts.Stats().DroppedFields; n != 1 {
 				t.Errorf("%d dropped", n)
 			}
 		})
