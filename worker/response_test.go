@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 )
 
@@ -61,6 +62,9 @@ func TestFraming(t *testing.T) {
 			_, _ = w.Write([]byte{'x'})
 		}
 	}
+	read := func(r io.Reader) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) { _, _ = io.Copy(w, r) }
+	}
 	x := strings.Repeat("x", 4096)
 	for _, test := range []struct {
 		name    string
@@ -101,6 +105,23 @@ func TestFraming(t *testing.T) {
 		{"coding in small letters", set("transfer-encoding", []string{"chunked"}, write("hello")), get, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n" + alive + "\r\n5\r\nhello\r\n0\r\n\r\n"},
 		{"close in small letters", set("connection", []string{"close"}, write("hello")), get, "HTTP/1.1 200 OK\r\nConnection: close\r\n" + plain + "Content-Length: 5\r\n\r\nhello"},
 		{"two Connections", set("connection", []string{"X-Hop"}, set("Connection", []string{"close"}, write("hello"))), get, "HTTP/1.1 200 OK\r\nConnection: X-Hop, close\r\n" + plain + "Content-Length: 5\r\n\r\nhello"},
+		{"nothing written", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(nil); _, _ = io.WriteString(w, "") }, get, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n" + alive + "\r\n"},
+		{"nothing flushed", flush4("", ""), get, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n" + alive + "\r\n0\r\n\r\n"},
+		{"sniffed across writes", func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, "<ht")
+			_, _ = io.WriteString(w, "")
+			_, _ = io.WriteString(w, "ml>")
+		}, get, "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: 6\r\n" + alive + "\r\n<html>"},
+		{"empty type", set("Content-Type", []string{""}, write("hello")), get, "HTTP/1.1 200 OK\r\nContent-Type: \r\nContent-Length: 5\r\n" + alive + "\r\nhello"},
+		{"empty value", set("X-A", []string{""}, write("hello")), get, "HTTP/1.1 200 OK\r\nX-A: \r\n" + plain + "Content-Length: 5\r\n" + alive + "\r\nhello"},
+		{"two lengths", set("Content-Length", []string{"5", "7"}, write("hello")), get, "HTTP/1.1 200 OK\r\n" + plain + "Content-Length: 5\r\n" + alive + "\r\nhello"},
+		{"negative length", set("Content-Length", []string{"-5"}, write("hello")), get, "HTTP/1.1 200 OK\r\n" + plain + "Content-Length: 5\r\n" + alive + "\r\nhello"},
+		{"no length", set("Content-Length", nil, write("hello")), get, "HTTP/1.1 200 OK\r\n" + plain + "Transfer-Encoding: chunked\r\n" + alive + "\r\n5\r\nhello\r\n0\r\n\r\n"},
+		{"coding and length", set("Transfer-Encoding", []string{"chunked"}, set("Content-Length", []string{"7"}, write("hello"))), get, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n" + alive + "\r\n5\r\nhello\r\n0\r\n\r\n"},
+		{"trailers and length", set("Trailer", []string{"X-A"}, set("Content-Length", []string{"5"}, set("X-A", []string{"1"}, write("hello")))), get, "HTTP/1.1 200 OK\r\nTrailer: X-A\r\nX-A: 1\r\n" + plain + "Content-Length: 5\r\n" + alive + "\r\nhello"},
+		{"empty reader", read(strings.NewReader("")), get, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n" + alive + "\r\n"},
+		{"limited reader", read(io.LimitReader(strings.NewReader("hello, world"), 5)), get, "HTTP/1.1 200 OK\r\n" + plain + "Content-Length: 5\r\n" + alive + "\r\nhello"},
+		{"failing reader", read(io.MultiReader(strings.NewReader("hello"), iotest.ErrReader(io.ErrNoProgress))), get, "HTTP/1.1 200 OK\r\n" + plain + "Content-Length: 5\r\n" + alive + "\r\nhello"},
 		{"101 and no Hijack", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Connection", "Upgrade")
 			w.WriteHeader(101)
