@@ -112,6 +112,11 @@ func TestFraming(t *testing.T) {
 			_, _ = io.WriteString(w, "")
 			_, _ = io.WriteString(w, "ml>")
 		}, get, "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: 6\r\n" + alive + "\r\n<html>"},
+		{"sniffed across writes, large", func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, "<ht")
+			_, _ = io.WriteString(w, "ml>"+x)
+		}, get, "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nTransfer-Encoding: chunked\r\n" + alive + "\r\n1006\r\n<html>" + x + "\r\n0\r\n\r\n"},
+		{"sniffed no further", write(strings.Repeat(" ", 512) + "<html>"), get, "HTTP/1.1 200 OK\r\n" + plain + "Content-Length: 518\r\n" + alive + "\r\n" + strings.Repeat(" ", 512) + "<html>"},
 		{"empty type", set("Content-Type", []string{""}, write("hello")), get, "HTTP/1.1 200 OK\r\nContent-Type: \r\nContent-Length: 5\r\n" + alive + "\r\nhello"},
 		{"empty value", set("X-A", []string{""}, write("hello")), get, "HTTP/1.1 200 OK\r\nX-A: \r\n" + plain + "Content-Length: 5\r\n" + alive + "\r\nhello"},
 		{"two lengths", set("Content-Length", []string{"5", "7"}, write("hello")), get, "HTTP/1.1 200 OK\r\n" + plain + "Content-Length: 5\r\n" + alive + "\r\nhello"},
