@@ -179,7 +179,8 @@ func TestHeadHasNoBody(t *testing.T) {
 			w.Header().Set("Content-Length", "100000")
 			_, _ = w.Write(make([]byte, 100_000))
 		},
-		"trailers": func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Trailer", "X"); hello(w, r) },
+		"own length 100000, nothing": func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Length", "100000") },
+		"trailers":                   func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Trailer", "X"); hello(w, r) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			raw, _ := exchangeWith(t, handler, "HEAD / HTTP/1.1\r\nHost: h\r\n\r\n"+get)
@@ -306,6 +307,7 @@ func TestDeclaredLength(t *testing.T) {
 func TestBodyNotAllowed(t *testing.T) {
 	for _, status := range []int{204, 304} {
 		ts := startServer(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "5") // which is not owed
 			w.WriteHeader(status)
 			if n, err := io.WriteString(w, "x"); n != 0 || !errors.Is(err, http.ErrBodyNotAllowed) {
 				t.Errorf("Write = %d, %v", n, err)
