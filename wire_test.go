@@ -25,12 +25,24 @@ type wireServer struct {
 	seen []string
 }
 
-func newWireServer(t testing.TB) *wireServer {
+// wireModes are the ways in which requests come to a handler.
+var wireModes = map[string]func(*catamount.Server){
+	"buffered": func(*catamount.Server) {},
+	"streamed": func(s *catamount.Server) { s.StreamRequest = func(*http.Request) bool { return true } },
+	"blocking": func(s *catamount.Server) { s.QueueRequests, s.EnableKeepAlives = new(false), new(true) },
+	"blocking, streamed": func(s *catamount.Server) {
+		s.QueueRequests, s.EnableKeepAlives = new(false), new(true)
+		s.StreamRequest = func(*http.Request) bool { return true }
+	},
+}
+
+func newWireServer(t testing.TB, mode string) *wireServer {
 	w := &wireServer{}
 	w.Server = &catamount.Server{
 		Handler: http.HandlerFunc(w.handle), MaxHeaderBytes: 4096, MaxBodyBytes: 100,
 		Limits: parser.Limits{Path: 200, Query: 100, Target: 1000, HeaderName: 50, HeaderValue: 1000, HeaderCount: 20, ChunkLine: 60, Trailer: 200},
 	}
+	wireModes[mode](w.Server)
 	w.addr = serve(t, w.Server)
 	return w
 }
@@ -47,7 +59,7 @@ func (w *wireServer) handle(rw http.ResponseWriter, r *http.Request) {
 		line += fmt.Sprintf(" [%s]", body)
 	}
 	if err != nil {
-		line += " " + err.Error()
+		line += " " + describeBodyError(err)
 	}
 	w.mu.Lock()
 	w.seen = append(w.seen, line)
@@ -71,6 +83,19 @@ func (w *wireServer) handle(rw http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// describeBodyError names a bad body by the status that a buffered one gets.
+func describeBodyError(err error) string {
+	var bad *parser.Error
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &bad):
+		return fmt.Sprint(bad.Status)
+	case errors.As(err, &large):
+		return "413"
+	}
+	return err.Error()
+}
+
 // take returns what the handler has seen since the last call.
 func (w *wireServer) take() []string {
 	w.mu.Lock()
@@ -86,9 +111,23 @@ type wireCase struct {
 	name, input string
 	seen        []string
 	answers     []string
+	// streamed is what the handler sees of a request whose body goes wrong, when
+	// it is called before the body is here. Its answer is the last one then.
+	streamed string
 	// whole: not in pieces. A client that has announced its last request and
 	// sends more later may meet a reset.
 	whole bool
+}
+
+// whenStreamed is the case as it goes when bodies are streamed.
+func (c wireCase) whenStreamed() wireCase {
+	if c.streamed == "" {
+		return c
+	}
+	before := min(len(c.seen), len(c.answers))
+	c.seen = append(slices.Clip(c.seen), c.streamed)
+	c.answers = append(slices.Clip(c.answers[:before]), "200 close ok")
+	return c
 }
 
 // closes reports whether the server is to end the connection, unasked.
@@ -97,7 +136,7 @@ func (c *wireCase) closes() bool {
 		return false
 	}
 	last := c.answers[len(c.answers)-1]
-	return strings.Contains(last, "close")
+	return strings.Contains(last, "close") && !strings.HasSuffix(c.streamed, "EOF")
 }
 
 // methods are those that the answers belong to.
@@ -113,21 +152,32 @@ func (c *wireCase) methods() (methods []string) {
 }
 
 func TestWire(t *testing.T) {
-	w := newWireServer(t)
+	for mode := range wireModes {
+		t.Run(mode, func(t *testing.T) { testWire(t, mode) })
+	}
+}
+
+func testWire(t *testing.T, mode string) {
+	w := newWireServer(t, mode)
 	for _, group := range [][]wireCase{goodRequests, pipelines, smuggling, badHeads, badBodies, overLimits} {
 		for _, c := range group {
+			if w.StreamRequest != nil {
+				c = c.whenStreamed()
+			}
 			t.Run(c.name, func(t *testing.T) {
 				w.check(t, &c, "whole", []string{c.input})
 				if c.whole {
 					return
 				}
-				w.check(t, &c, "byte by byte", strings.Split(c.input, ""))
-				splits := 25
+				if mode == "buffered" || mode == "streamed" {
+					w.check(t, &c, "byte by byte", strings.Split(c.input, ""))
+				}
+				splits := 8
 				if testing.Short() {
-					splits = 5
+					splits = 3
 				}
 				step := max(1, len(c.input)/splits)
-				for at := 1; at < len(c.input); at += step {
+				for at := 1 + len(mode)%step; at < len(c.input); at += step { // elsewhere in each mode
 					w.check(t, &c, fmt.Sprintf("split at %d", at), []string{c.input[:at], c.input[at:]})
 					if t.Failed() {
 						return
@@ -184,7 +234,12 @@ func (w *wireServer) check(t *testing.T, c *wireCase, how string, pieces []strin
 // A refused client reads the whole answer and then the end, never a reset,
 // though it be still sending.
 func TestRefusedWhileSending(t *testing.T) {
-	w := newWireServer(t)
+	for mode := range wireModes {
+		t.Run(mode, func(t *testing.T) { testRefusedWhileSending(t, newWireServer(t, mode)) })
+	}
+}
+
+func testRefusedWhileSending(t *testing.T, w *wireServer) {
 	for name, head := range map[string]string{
 		"413":        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 900000\r\n\r\n",
 		"413 chunks": "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\ndbba0\r\n",
@@ -200,25 +255,29 @@ func TestRefusedWhileSending(t *testing.T) {
 			if _, err := io.WriteString(conn, head); err != nil {
 				t.Fatal(err)
 			}
-			body := strings.Repeat("GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n", 900_000/35)
+			body := strings.Repeat(smuggled, 900_000/35)
 			if strings.HasPrefix(name, "4") && name[:2] != "40" && name[:3] != "413" && name != "417" {
 				body = strings.Repeat("x", 900_000)
 			}
-			for len(body) > 0 {
-				n := min(len(body), 10_000)
-				if _, err := io.WriteString(conn, body[:n]); err != nil {
+			for rest := body; rest != ""; {
+				n := min(len(rest), 10_000)
+				if _, err := io.WriteString(conn, rest[:n]); err != nil {
 					t.Fatalf("while sending: %v", err)
 				}
-				body = body[n:]
+				rest = rest[n:]
 			}
 			output, err := io.ReadAll(conn)
 			if err != nil {
 				t.Fatalf("no orderly end after %q: %v", output, err)
 			}
-			if answers := describeAnswers(string(output), nil); !slices.Equal(answers, []string{name[:3] + " close"}) {
-				t.Errorf("answers %q", answers)
+			want, wantSeen := name[:3]+" close", []string(nil)
+			if w.StreamRequest != nil && name == "413 chunks" {
+				want, wantSeen = "200 close ok", []string{"POST / [" + body[:100] + "] 413"}
 			}
-			if seen := w.take(); len(seen) > 0 {
+			if answers := describeAnswers(string(output), nil); !slices.Equal(answers, []string{want}) {
+				t.Errorf("answers %q, want %q", answers, want)
+			}
+			if seen := w.take(); !slices.Equal(seen, wantSeen) {
 				t.Errorf("the handler saw %q", seen)
 			}
 		})
@@ -228,18 +287,27 @@ func TestRefusedWhileSending(t *testing.T) {
 // A client that cannot know that its connection ends with this answer may have
 // sent the next request already: that must not cost it the answer.
 func TestRequestCrossesTheEnd(t *testing.T) {
-	limited := &wireServer{}
-	limited.Server = &catamount.Server{Handler: http.HandlerFunc(limited.handle), MaxKeepAlive: 1}
-	limited.addr = serve(t, limited.Server)
+	for mode, change := range wireModes {
+		t.Run(mode, func(t *testing.T) {
+			limited := &wireServer{}
+			limited.Server = &catamount.Server{Handler: http.HandlerFunc(limited.handle), MaxKeepAlive: 1}
+			change(limited.Server)
+			limited.addr = serve(t, limited.Server)
+			testRequestCrossesTheEnd(t, newWireServer(t, mode), limited)
+		})
+	}
+}
+
+func testRequestCrossesTheEnd(t *testing.T, unlimited, limited *wireServer) {
 	for _, test := range []struct {
 		name, request string
 		server        *wireServer
 	}{
-		{"the handler closes", request("GET /close HTTP/1.1", "Host: h"), newWireServer(t)},
+		{"the handler closes", request("GET /close HTTP/1.1", "Host: h"), unlimited},
 		{"the server closes", get11, limited},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			for range 20 {
+			for range 5 {
 				conn := dial(t, "tcp", test.server.addr).(*net.TCPConn)
 				if _, err := io.WriteString(conn, test.request); err != nil {
 					t.Fatal(err)
@@ -263,7 +331,12 @@ func TestRequestCrossesTheEnd(t *testing.T) {
 
 // 100 Continue is sent to whoever waits for it, and to nobody else.
 func TestExpectContinue(t *testing.T) {
-	w := newWireServer(t)
+	for mode := range wireModes {
+		t.Run(mode, func(t *testing.T) { testExpectContinue(t, newWireServer(t, mode)) })
+	}
+}
+
+func testExpectContinue(t *testing.T, w *wireServer) {
 	for name, body := range map[string][2]string{
 		"Content-Length: 5":          {"hello", "hello"},
 		"Transfer-Encoding: chunked": {"5\r\nhello\r\n0\r\n\r\n", "hello"},

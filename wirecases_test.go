@@ -24,6 +24,23 @@ func refused(name, status, input string) wireCase {
 	return wireCase{name: name, input: input, answers: []string{status + " close"}}
 }
 
+// badBody is a case of a body that the server refuses while it buffers it. The
+// handler of a streamed request reads so much of it, and then an error.
+func badBody(name, status, input, read string) wireCase {
+	c := refused(name, status, input)
+	if c.streamed = "POST /"; read != "" {
+		c.streamed += " [" + read + "]"
+	}
+	c.streamed += " " + status
+	return c
+}
+
+// cutBody is one that ends before its time. Nobody can be told, but for the
+// handler of a streamed request.
+func cutBody(name, input, read string) wireCase {
+	return wireCase{name: name, input: input, streamed: "POST / [" + read + "] unexpected EOF"}
+}
+
 // chunked is a request with such a body.
 func chunked(body string) string {
 	return request("POST / HTTP/1.1", "Host: h", "Transfer-Encoding: chunked") + body
@@ -56,7 +73,7 @@ var goodRequests = []wireCase{
 	served("authority form", request("CONNECT h:443 HTTP/1.1", "Host: h:443"), "CONNECT h:443 host=h:443", "200 alive ok"),
 	served("path of CONNECT, as of net/rpc", request("CONNECT /x HTTP/1.1", "Host: h"), "CONNECT /x", "200 alive ok"),
 	served("OPTIONS of a resource", request("OPTIONS / HTTP/1.1", "Host: h"), "OPTIONS /", "200 alive ok"),
-	{"OPTIONS *", request("OPTIONS * HTTP/1.1", "Host: h"), nil, []string{"200 alive"}, false},
+	{name: "OPTIONS *", input: request("OPTIONS * HTTP/1.1", "Host: h"), answers: []string{"200 alive"}},
 
 	served("close", request("GET / HTTP/1.1", "Host: h", "Connection: close"), "GET /", "200 close ok"),
 	served("close in capitals", request("GET / HTTP/1.1", "Host: h", "Connection: CLOSE"), "GET /", "200 close ok"),
@@ -101,32 +118,42 @@ var goodRequests = []wireCase{
 	served("expectation twice in a list", request("POST / HTTP/1.1", "Host: h", "Expect: 100-continue, 100-Continue,", "Content-Length: 2")+"ok", "POST / [ok]", "200 alive ok"),
 	served("expectation without a body", request("GET / HTTP/1.1", "Host: h", "Expect: 100-continue"), "GET /", "200 alive ok"),
 	served("expectation of 1.0", request("POST / HTTP/1.0", "Host: h", "Expect: 100-continue", "Content-Length: 2")+"ok", "POST / [ok]", "1.0 200 close ok"),
+	served("expectation of 1.0, kept alive", request("POST / HTTP/1.0", "Host: h", "Connection: keep-alive", "Expect: 100-continue", "Content-Length: 2")+"ok", "POST / [ok]", "1.0 200 alive ok"),
 	refused("unknown expectation", "417", request("POST / HTTP/1.1", "Host: h", "Expect: 200-ok", "Content-Length: 2")+"ok"),
 	refused("unknown expectation beside the known one", "417", request("POST / HTTP/1.1", "Host: h", "Expect: 100-continue, gold", "Content-Length: 2")+"ok"),
 	refused("unknown expectation without a body", "417", request("GET / HTTP/1.1", "Host: h", "Expect: gold")),
 
 	// Complete heads and bodies are awaited; an end of file is answered with one.
-	{"half a head", "GET / HTTP/1.1\r\nHost: h\r\n", nil, nil, false},
-	{"half a body", withLength("5") + "hel", nil, nil, false},
-	{"half a chunk", chunked("5\r\nhello\r\n"), nil, nil, false},
-	{"empty lines only", "\r\n\r\n", nil, nil, false},
+	{name: "half a head", input: "GET / HTTP/1.1\r\nHost: h\r\n"},
+	cutBody("half a body", withLength("5")+"hel", "hel"),
+	cutBody("half a chunk", chunked("5\r\nhel"), "hel"),
+	cutBody("no last chunk", chunked("5\r\nhello\r\n"), "hello"),
+	cutBody("half a last chunk", chunked("5\r\nhello\r\n0\r\n"), "hello"),
+	{name: "empty lines only", input: "\r\n\r\n"},
 }
 
 var pipelines = []wireCase{
-	{"two", get11 + request("GET /2 HTTP/1.1", "Host: h"), []string{"GET /", "GET /2"}, []string{"200 alive ok", "200 alive ok"}, false},
-	{"sixteen", strings.Repeat(get11, 16), slices.Repeat([]string{"GET /"}, 16), slices.Repeat([]string{"200 alive ok"}, 16), false},
-	{"body, chunks, head", withLength("5") + "hello" + chunked("1\r\nx\r\n0\r\n\r\n") + request("HEAD / HTTP/1.1", "Host: h") + get11,
-		[]string{"POST / [hello]", "POST / [x]", "HEAD /", "GET /"}, []string{"200 alive ok", "200 alive ok", "200 length=2 alive", "200 alive ok"}, false},
-	{"empty lines between", get11 + "\r\n" + withLength("2") + "ok\r\n" + get11, []string{"GET /", "POST / [ok]", "GET /"}, []string{"200 alive ok", "200 alive ok", "200 alive ok"}, false},
-	{"framings in turn", request("GET /stream HTTP/1.1", "Host: h") + request("GET /204 HTTP/1.1", "Host: h") + request("GET /none HTTP/1.1", "Host: h") + get11,
-		[]string{"GET /stream", "GET /204", "GET /none", "GET /"}, []string{"200 chunked alive abcd", "204 none alive", "200 alive", "200 alive ok"}, false},
-	{"close is the last", request("GET / HTTP/1.1", "Host: h", "Connection: close") + smuggled, []string{"GET /"}, []string{"200 close ok"}, true},
-	{"close by the handler is the last", request("GET /close HTTP/1.1", "Host: h") + smuggled, []string{"GET /close"}, []string{"200 close ok"}, false},
-	{"1.0 is the last", request("GET / HTTP/1.0", "Host: h") + smuggled, []string{"GET /"}, []string{"1.0 200 close ok"}, true},
-	{"garbage behind", get11 + "\x00\x01garbage\r\n\r\n" + smuggled, []string{"GET /"}, []string{"200 alive ok", "400 close"}, false},
-	{"more body than announced", withLength("5") + "hello, world\r\n\r\n" + smuggled, []string{"POST / [hello]"}, []string{"200 alive ok", "400 close"}, false},
-	{"part of a request behind", get11 + "GET / HT", []string{"GET /"}, []string{"200 alive ok"}, false},
-	{"bad body behind", get11 + chunked("x\r\n"), []string{"GET /"}, []string{"200 alive ok", "400 close"}, false},
+	{name: "two", input: get11 + request("GET /2 HTTP/1.1", "Host: h"), seen: []string{"GET /", "GET /2"}, answers: []string{"200 alive ok", "200 alive ok"}},
+	{name: "sixteen", input: strings.Repeat(get11, 16), seen: slices.Repeat([]string{"GET /"}, 16), answers: slices.Repeat([]string{"200 alive ok"}, 16)},
+	{name: "body, chunks, head", input: withLength("5") + "hello" + chunked("1\r\nx\r\n0\r\n\r\n") + request("HEAD / HTTP/1.1", "Host: h") + get11,
+		seen: []string{"POST / [hello]", "POST / [x]", "HEAD /", "GET /"}, answers: []string{"200 alive ok", "200 alive ok", "200 length=2 alive", "200 alive ok"}},
+	{name: "empty lines between", input: get11 + "\r\n" + withLength("2") + "ok\r\n" + get11, seen: []string{"GET /", "POST / [ok]", "GET /"}, answers: []string{"200 alive ok", "200 alive ok", "200 alive ok"}},
+	{name: "framings in turn", input: request("GET /stream HTTP/1.1", "Host: h") + request("GET /204 HTTP/1.1", "Host: h") + request("GET /none HTTP/1.1", "Host: h") + get11,
+		seen: []string{"GET /stream", "GET /204", "GET /none", "GET /"}, answers: []string{"200 chunked alive abcd", "204 none alive", "200 alive", "200 alive ok"}},
+	{name: "close is the last", input: request("GET / HTTP/1.1", "Host: h", "Connection: close") + smuggled, seen: []string{"GET /"}, answers: []string{"200 close ok"}, whole: true},
+	{name: "close by the handler is the last", input: request("GET /close HTTP/1.1", "Host: h") + smuggled, seen: []string{"GET /close"}, answers: []string{"200 close ok"}},
+	{name: "1.0 is the last", input: request("GET / HTTP/1.0", "Host: h") + smuggled, seen: []string{"GET /"}, answers: []string{"1.0 200 close ok"}, whole: true},
+	{name: "1.0 kept alive, then 1.1", input: request("GET / HTTP/1.0", "Host: h", "Connection: keep-alive") + get11, seen: []string{"GET /", "GET /"}, answers: []string{"1.0 200 alive ok", "200 alive ok"}},
+	{name: "close behind", input: get11 + request("GET / HTTP/1.1", "Host: h", "Connection: keep-alive", "Connection: Close") + smuggled, seen: []string{"GET /", "GET /"}, answers: []string{"200 alive ok", "200 close ok"}, whole: true},
+	{name: "expectation behind", input: get11 + request("POST / HTTP/1.1", "Host: h", "Expect: gold", "Content-Length: 2") + "ok" + smuggled, seen: []string{"GET /"}, answers: []string{"200 alive ok", "417 close"}},
+	{name: "large body behind", input: get11 + withLength("101") + strings.Repeat("x", 101) + smuggled, seen: []string{"GET /"}, answers: []string{"200 alive ok", "413 close"}},
+	{name: "upgrade that nobody takes", input: request("GET / HTTP/1.1", "Host: h", "Connection: Upgrade", "Upgrade: websocket") + get11, seen: []string{"GET /", "GET /"}, answers: []string{"200 alive ok", "200 alive ok"}},
+	{name: "bad trailer behind", input: chunked("5\r\nhello\r\n0\r\nX y: z\r\n\r\n") + smuggled, answers: []string{"400 close"}, streamed: "POST / [hello] 400"},
+	{name: "garbage behind", input: get11 + "\x00\x01garbage\r\n\r\n" + smuggled, seen: []string{"GET /"}, answers: []string{"200 alive ok", "400 close"}},
+	{name: "more body than announced", input: withLength("5") + "hello, world\r\n\r\n" + smuggled, seen: []string{"POST / [hello]"}, answers: []string{"200 alive ok", "400 close"}},
+	{name: "part of a request behind", input: get11 + "GET / HT", seen: []string{"GET /"}, answers: []string{"200 alive ok"}},
+	{name: "bad body behind", input: get11 + chunked("x\r\n"), seen: []string{"GET /"}, answers: []string{"200 alive ok", "400 close"}, streamed: "POST / 400"},
+	{name: "cut body behind", input: get11 + withLength("5") + "hel", seen: []string{"GET /"}, answers: []string{"200 alive ok"}, streamed: "POST / [hel] unexpected EOF"},
 }
 
 // smuggling: two servers in a row must not read the bytes in two ways.
@@ -244,30 +271,30 @@ var badHeads = []wireCase{
 }
 
 var badBodies = []wireCase{
-	refused("no chunk size", "400", chunked("\r\nhello\r\n0\r\n\r\n")),
-	refused("chunk size in words", "400", chunked("five\r\nhello\r\n0\r\n\r\n")),
-	refused("prefixed chunk size", "400", chunked("0x5\r\nhello\r\n0\r\n\r\n")),
-	refused("signed chunk size", "400", chunked("+5\r\nhello\r\n0\r\n\r\n")),
-	refused("negative chunk size", "400", chunked("-5\r\nhello\r\n0\r\n\r\n")),
-	refused("space before the chunk size", "400", chunked(" 5\r\nhello\r\n0\r\n\r\n")),
-	refused("space behind the chunk size", "400", chunked("5 \r\nhello\r\n0\r\n\r\n")),
-	refused("chunk size beyond 64 bits", "400", chunked("10000000000000005\r\nhello\r\n0\r\n\r\n")),
-	refused("chunk size beyond 63 bits", "400", chunked("8000000000000000\r\nhello\r\n0\r\n\r\n")),
-	refused("bare LF behind the chunk size", "400", chunked("5\nhello\r\n0\r\n\r\n")),
-	refused("bare CR behind the chunk size", "400", chunked("5\rhello\r\n0\r\n\r\n")),
-	refused("bare LF behind an extension", "400", chunked("5;a\nhello\r\n0\r\n\r\n")),
-	refused("control in an extension", "400", chunked("5;a\x00\r\nhello\r\n0\r\n\r\n")),
-	refused("extension without a name", "400", chunked("5;\r\nhello\r\n0\r\n\r\n")),
-	refused("open quotes in an extension", "400", chunked("5;a=\"b\r\nhello\r\n0\r\n\r\n")),
-	refused("long extension", "400", chunked("5;"+strings.Repeat("a", 100)+"\r\nhello\r\n0\r\n\r\n")),
-	refused("no end of a chunk", "400", chunked("5\r\nhello0\r\n\r\n"+smuggled)),
-	refused("bare LF at the end of a chunk", "400", chunked("5\r\nhello\n0\r\n\r\n")),
-	refused("chunk longer than its size", "400", chunked("5\r\nhello!\r\n0\r\n\r\n")),
-	refused("bare LF at the end", "400", chunked("0\r\n\n"+smuggled)),
-	refused("bare LF behind a trailer", "400", chunked("0\r\nX: y\n\r\n"+smuggled)),
-	refused("folded trailer", "400", chunked("0\r\nX: y\r\n z\r\n\r\n")),
-	refused("trailer without a name", "400", chunked("0\r\n: y\r\n\r\n")),
-	refused("trailer without a colon", "400", chunked("0\r\nGET /smuggled HTTP/1.1\r\n\r\n")),
+	badBody("no chunk size", "400", chunked("\r\nhello\r\n0\r\n\r\n"), ""),
+	badBody("chunk size in words", "400", chunked("five\r\nhello\r\n0\r\n\r\n"), ""),
+	badBody("prefixed chunk size", "400", chunked("0x5\r\nhello\r\n0\r\n\r\n"), ""),
+	badBody("signed chunk size", "400", chunked("+5\r\nhello\r\n0\r\n\r\n"), ""),
+	badBody("negative chunk size", "400", chunked("-5\r\nhello\r\n0\r\n\r\n"), ""),
+	badBody("space before the chunk size", "400", chunked(" 5\r\nhello\r\n0\r\n\r\n"), ""),
+	badBody("space behind the chunk size", "400", chunked("5 \r\nhello\r\n0\r\n\r\n"), ""),
+	badBody("chunk size beyond 64 bits", "400", chunked("10000000000000005\r\nhello\r\n0\r\n\r\n"), ""),
+	badBody("chunk size beyond 63 bits", "400", chunked("8000000000000000\r\nhello\r\n0\r\n\r\n"), ""),
+	badBody("bare LF behind the chunk size", "400", chunked("5\nhello\r\n0\r\n\r\n"), ""),
+	badBody("bare CR behind the chunk size", "400", chunked("5\rhello\r\n0\r\n\r\n"), ""),
+	badBody("bare LF behind an extension", "400", chunked("5;a\nhello\r\n0\r\n\r\n"), ""),
+	badBody("control in an extension", "400", chunked("5;a\x00\r\nhello\r\n0\r\n\r\n"), ""),
+	badBody("extension without a name", "400", chunked("5;\r\nhello\r\n0\r\n\r\n"), ""),
+	badBody("open quotes in an extension", "400", chunked("5;a=\"b\r\nhello\r\n0\r\n\r\n"), ""),
+	badBody("long extension", "400", chunked("5;"+strings.Repeat("a", 100)+"\r\nhello\r\n0\r\n\r\n"), ""),
+	badBody("no end of a chunk", "400", chunked("5\r\nhello0\r\n\r\n"+smuggled), "hello"),
+	badBody("bare LF at the end of a chunk", "400", chunked("5\r\nhello\n0\r\n\r\n"), "hello"),
+	badBody("chunk longer than its size", "400", chunked("5\r\nhello!\r\n0\r\n\r\n"), "hello"),
+	badBody("bare LF at the end", "400", chunked("0\r\n\n"+smuggled), ""),
+	badBody("bare LF behind a trailer", "400", chunked("0\r\nX: y\n\r\n"+smuggled), ""),
+	badBody("folded trailer", "400", chunked("0\r\nX: y\r\n z\r\n\r\n"), ""),
+	badBody("trailer without a name", "400", chunked("0\r\n: y\r\n\r\n"), ""),
+	badBody("trailer without a colon", "400", chunked("0\r\nGET /smuggled HTTP/1.1\r\n\r\n"), ""),
 	refused("trailer announces framing", "400", request("POST / HTTP/1.1", "Host: h", "Transfer-Encoding: chunked", "Trailer: Content-Length")+"0\r\nContent-Length: 5\r\n\r\n"),
 }
 
@@ -282,6 +309,6 @@ var overLimits = []wireCase{
 	refused("long head", "431", request(append([]string{"GET / HTTP/1.1", "Host: h"}, slices.Repeat([]string{"X: " + strings.Repeat("y", 900)}, 6)...)...)),
 	refused("large body", "413", withLength("101")+strings.Repeat("x", 101)),
 	refused("large body with an expectation", "413", request("POST / HTTP/1.1", "Host: h", "Expect: 100-continue", "Content-Length: 101")),
-	refused("large chunks", "413", chunked("32\r\n"+strings.Repeat("x", 50)+"\r\n33\r\n"+strings.Repeat("x", 51)+"\r\n0\r\n\r\n")),
-	refused("large trailers", "431", chunked("0\r\nX: "+strings.Repeat("y", 300)+"\r\n\r\n")),
+	badBody("large chunks", "413", chunked("32\r\n"+strings.Repeat("x", 50)+"\r\n33\r\n"+strings.Repeat("x", 51)+"\r\n0\r\n\r\n"), strings.Repeat("x", 100)),
+	badBody("large trailers", "431", chunked("0\r\nX: "+strings.Repeat("y", 300)+"\r\n\r\n"), ""),
 }

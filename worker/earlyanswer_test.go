@@ -16,7 +16,7 @@ import (
 // sends on for a while, and has little room: never a reset instead
 // (RFC 9112 section 9.6).
 func TestEarlyAnswersArrive(t *testing.T) {
-	const upload, tries = 20 << 20, 20
+	const upload, tries = 20 << 20, 10
 	for name, test := range map[string]struct {
 		head   string
 		change func(*Options)
@@ -25,6 +25,9 @@ func TestEarlyAnswersArrive(t *testing.T) {
 		"413, announced": {fmt.Sprintf("Content-Length: %d\r\n\r\n", upload), func(o *Options) { o.Limits.Body = 1000 }, 413},
 		"413, counted":   {"Transfer-Encoding: chunked\r\n\r\n1400000\r\n", func(o *Options) { o.Limits.Body = 1000 }, 413},
 		"400":            {"Transfer-Encoding: chunked\r\n\r\nnonsense", func(*Options) {}, 400},
+		"413, blocking":  {fmt.Sprintf("Content-Length: %d\r\n\r\n", upload), func(o *Options) { o.Limits.Body, o.QueueRequests = 1000, false }, 413},
+		"400, blocking":  {"Transfer-Encoding: chunked\r\n\r\nnonsense", func(o *Options) { o.QueueRequests = false }, 400},
+		"401, both":      {fmt.Sprintf("Content-Length: %d\r\n\r\n", upload), func(o *Options) { o.QueueRequests = false; streaming(o) }, 401},
 		"401, streamed":  {fmt.Sprintf("Content-Length: %d\r\n\r\n", upload), streaming, 401},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -10,6 +10,15 @@ import (
 	"github.com/catamount-server/catamount/parser"
 )
 
+const (
+	// fewFields is how many fields of an answer are sorted by insertion, which
+	// takes the square of their number. A handler that passes on what another
+	// server sent may have a hundred thousand: that would be a minute.
+	fewFields = 64
+	// keptFields is how many a place keeps room for.
+	keptFields = 1024
+)
+
 // headerField is a field of the handler's header on its way to the output.
 type headerField struct {
 	key    string
@@ -30,11 +39,14 @@ func (w *response) startHead() {
 	fields := sc.fields[:0]
 	for key, values := range w.header {
 		// Sorted, so that an answer is the same bytes each time. The maps are
-		// small: insertion beats sort.Slice and its closure.
+		// small: insertion beats slices.SortFunc and its comparisons.
 		fields = append(fields, headerField{key, values})
-		for i := len(fields) - 1; i > 0 && fields[i].key < fields[i-1].key; i-- {
+		for i := len(fields) - 1; i > 0 && len(fields) <= fewFields && fields[i].key < fields[i-1].key; i-- {
 			fields[i], fields[i-1] = fields[i-1], fields[i]
 		}
+	}
+	if len(fields) > fewFields {
+		slices.SortFunc(fields, func(a, b headerField) int { return strings.Compare(a.key, b.key) })
 	}
 	for i := range fields {
 		if w.notice(fields[i].key, fields[i].values) {
@@ -44,7 +56,9 @@ func (w *response) startHead() {
 		}
 		fields[i] = headerField{} // the scratch outlives the request
 	}
-	sc.fields = fields[:0]
+	if sc.fields = fields[:0]; cap(fields) > keptFields {
+		sc.fields = nil
+	}
 	sc.cur.B = b
 }
 
@@ -82,81 +96,6 @@ func (w *response) appendUsual(b []byte) ([]byte, bool) {
 	return b, true
 }
 
-// notice takes up what a field of the handler's means for the framing, and
-// reports whether the field is sent as it stands.
-func (w *response) notice(key string, values []string) (send bool) {
-	switch key {
-	case "Content-Type":
-		w.userType = true
-		return w.status != http.StatusNotModified
-	case "Content-Length":
-		w.readLength(values)
-		w.noLength = w.noLength || len(values) == 0 || values[0] == "" // set to nil: not wanted
-		return false                                                   // compose writes it
-	case "Content-Encoding":
-		w.userEncoding = w.userEncoding || len(values) > 0 && values[0] != ""
-	case "Transfer-Encoding":
-		// The framing is the server's; another coding than chunked, which the
-		// handler then has applied, is sent beside it.
-		if len(values) == 0 || values[0] == "" {
-			return false
-		}
-		w.userEncoding, w.noLength = true, true
-		w.identity = values[0] == "identity"
-		w.userCoding = !w.identity
-		return !w.identity && values[0] != "chunked" && w.atLeast11 // HTTP/1.0 must not be sent one (RFC 9112 section 6.1)
-	case "Date":
-		w.userDate = true
-	case "Connection":
-		for _, value := range values {
-			if hasToken(value, "close") {
-				w.closeAfter = true
-			}
-		}
-		w.rareParts().connection = values
-		return false // compose writes it
-	case "Keep-Alive":
-		w.userAlive = true
-	case "Trailer":
-		for _, value := range values {
-			for name := range strings.SplitSeq(value, ",") {
-				name = http.CanonicalHeaderKey(strings.TrimSpace(name))
-				if rare := w.rareParts(); name != "" && mayBeTrailer(name) && !slices.Contains(rare.trailers, name) {
-					rare.trailers = append(rare.trailers, name)
-				}
-			}
-		}
-	}
-	if strings.HasPrefix(key, http.TrailerPrefix) {
-		w.prefixed = true
-		return false
-	}
-	return true
-}
-
-// mayBeTrailer: not a field on which framing, routing, authentication or the
-// meaning of the body depends (RFC 9110 section 6.5.1). net/http has the same
-// list, for those that are declared.
-func mayBeTrailer(name string) bool {
-	switch name {
-	case "Authorization", "Cache-Control", "Connection", "Content-Encoding", "Content-Length", "Content-Range", "Content-Type",
-		"Expect", "Host", "Keep-Alive", "Max-Forwards", "Pragma", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection",
-		"Range", "Realm", "Te", "Trailer", "Transfer-Encoding", "Www-Authenticate":
-		return false
-	}
-	return !strings.HasPrefix(name, "If-")
-}
-
-// hasToken looks for a token in a comma-separated list, case-insensitively.
-func hasToken(list, token string) bool {
-	for element := range strings.SplitSeq(list, ",") {
-		if strings.EqualFold(strings.TrimSpace(element), token) {
-			return true
-		}
-	}
-	return false
-}
-
 // compose completes the head: framing, sniffed type, date, connection. done
 // says that the body held back is all of it; next are the bytes that come
 // after it otherwise.
@@ -190,7 +129,7 @@ func (w *response) compose(done bool, next []byte) {
 	case w.noBody || w.isHead:
 	case w.atLeast11 && !w.identity:
 		w.chunked = true
-		b = append(b, "Transfer-Encoding: chunked\r\n"...)
+		b = w.appendCodings(b)
 	default:
 		w.closeAfter, w.untilClose = true, true // HTTP/1.0, or identity: the end is where we close
 	}
@@ -235,6 +174,9 @@ func (w *response) settleConnection() {
 	s := w.x.server
 	if b := w.x.streamed(); b != nil && b.spoils() {
 		w.closeAfter = true
+	}
+	if w.status == http.StatusSwitchingProtocols {
+		w.closeAfter = true // what follows is no HTTP; a handler that speaks the other protocol hijacks
 	}
 	if !w.closeAfter && (!s.options.KeepAlive || s.announcesClose(w.x.client()) || s.isLastRequest(w.x.client())) {
 		w.closeAfter = true
@@ -321,7 +263,7 @@ func (w *response) writeInformational(status int) {
 	}
 	b := appendStatusLine(w.scratch.cur.B, true, status)
 	for key, values := range w.header {
-		if key == "Content-Length" || key == "Transfer-Encoding" || strings.HasPrefix(key, http.TrailerPrefix) {
+		if name := framingName(key); name == "Content-Length" || name == "Transfer-Encoding" || strings.HasPrefix(key, http.TrailerPrefix) {
 			continue
 		}
 		for _, value := range values {

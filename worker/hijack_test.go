@@ -137,6 +137,40 @@ func TestHijackAfterSwitchingProtocols(t *testing.T) {
 	}
 }
 
+// What the handler has written before it takes the connection comes before what
+// it writes then, whether it was sent or held back.
+func TestHijackAfterWriting(t *testing.T) {
+	for name, test := range map[string]struct {
+		before func(w http.ResponseWriter)
+		want   string // after the head
+	}{
+		"WriteHeader":     {func(w http.ResponseWriter) { w.WriteHeader(200) }, "raw"},
+		"Write":           {func(w http.ResponseWriter) { _, _ = io.WriteString(w, "part") }, "4\r\npart\r\nraw"},
+		"Flush":           {func(w http.ResponseWriter) { flush4("pa", "rt")(w, nil) }, "2\r\npa\r\n2\r\nrt\r\nraw"},
+		"declared length": {func(w http.ResponseWriter) { w.Header().Set("Content-Length", "7"); flush4("pa", "rt")(w, nil) }, "partraw"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withModes(t, func(t *testing.T, mode func(*Options)) {
+				ts := startServer(t, func(w http.ResponseWriter, _ *http.Request) {
+					test.before(w)
+					conn, _, err := w.(http.Hijacker).Hijack()
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					_, _ = io.WriteString(conn, "raw")
+					conn.Close()
+				}, mode)
+				c := ts.dial()
+				c.send(post("body"))
+				if head, rest, _ := strings.Cut(c.rest(), "\r\n\r\n"); !strings.HasPrefix(head, "HTTP/1.1 200 OK\r\n") || rest != test.want {
+					t.Errorf("head %q, then %q", head, rest)
+				}
+			})
+		})
+	}
+}
+
 // A place is not held by whoever has hijacked.
 func TestHijackGivesItsPlace(t *testing.T) {
 	gate := make(chan struct{})

@@ -100,7 +100,7 @@ func TestHeaderValuesAreApart(t *testing.T) {
 
 // The quick way of detectContentType says what net/http says.
 func TestDetectContentType(t *testing.T) {
-	samples := []string{"", "{}", "Hello", " <html>", "\t\n<!doctype html>", "<?xml", "%PDF-", "%!PS-Adobe-", "\xef\xbb\xbftext", "\xfe\xff", "GIF89a",
+	samples := []string{"", "{}", "Hello", " <html>", "\t\n<!doctype html>", "<?xml", "%PDF-", "%!PS-Adobe-", "\xef\xbb\xbftext", "\xfe\xff", "\xfe\xfftext", "\xff\xfetext", "\xff\xd8\xff\xe0", "GIF89a",
 		"OggS\x00", "RIFF....WEBPVP", "RIFF....WAVE", "FORM....AIFF", "MThd\x00\x00\x00\x06", "ID3", "BM", "wOFF", "wOF2", "OTTO", "ttcf", "Rar!\x1a\x07\x00", "PK\x03\x04",
 		"\x1f\x8b\x08", "\x00asm", "....ftypmp42....", "....ftypxx", "text\x00binary", "text\x1bescape", "text\x7f", "\x00\x01\x00\x00", "true", "{\"a\":1}"}
 	samples = append(samples, strings.Repeat("a", 34)+"LP", strings.Repeat("a", 34)+"LPx", strings.Repeat("a", 34)+"L", strings.Repeat("a", 600)+"\x00")

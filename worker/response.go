@@ -80,6 +80,7 @@ type response struct {
 type rareParts struct {
 	trailers   []string      // keys declared by the Trailer field, canonical
 	connection []string      // the handler's Connection field
+	codings    []string      // of the handler's Transfer-Encoding, but chunked
 	limit      *handlerLimit // nil without HandlerTimeout
 }
 

@@ -115,9 +115,12 @@ type Stats struct {
 	Panics      uint64            `json:"panics"`
 	BodyErrors  uint64            `json:"body_storage_errors"` // bodies that could not be stored
 	DroppedLogs uint64            `json:"dropped_log_lines"`
-	BytesIn     uint64            `json:"bytes_in"`
-	BytesOut    uint64            `json:"bytes_out"`
-	QueueWait   []WaitBucket      `json:"queue_wait"` // how long requests waited for a place
+	// DroppedFields counts the header fields of handlers that were no fields, or
+	// would have split the answer.
+	DroppedFields uint64       `json:"dropped_fields"`
+	BytesIn       uint64       `json:"bytes_in"`
+	BytesOut      uint64       `json:"bytes_out"`
+	QueueWait     []WaitBucket `json:"queue_wait"` // how long requests waited for a place
 
 	// Overload counts the 503s for want of a place by reason: backlog, age. They
 	// are in Statuses as well, but not in RequestsCount and QueueWait.
@@ -156,7 +159,8 @@ func (c *counters) snapshot() Stats {
 		IdleClosed: c.idleClosed.Load(), Gone: c.gone.Load(), Vanished: c.vanished.Load(),
 		Hijacked: c.hijacked.Load(), Streams: c.streams.Load(), Handshakes: c.handshakes.Load(), Dropped: c.dropped.Load(),
 		SpillErrors: c.spillErrors.Load(), Panics: c.panics.Load(), BodyErrors: c.bodyStorageErrors.Load(),
-		DroppedLogs: c.droppedLines.Load(), BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load(),
+		DroppedLogs: c.droppedLines.Load(), DroppedFields: c.droppedFields.Load(),
+		BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load(),
 		Connections: make(map[string]int), Timeouts: make(map[string]uint64),
 		ParseErrors: make(map[string]uint64), WriteErrors: make(map[string]uint64), Statuses: make(map[string]uint64),
 		Overload: make(map[string]uint64), HandlerTimeouts: c.handlerTimeouts.Load(),
