@@ -4,6 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // wakeCounter is a kernel that only counts wake-ups.
@@ -26,10 +27,14 @@ func TestSleepAgainstMessage(t *testing.T) {
 	s := addClient(t, r, 3)
 	var shot aim
 	var looking, posted atomic.Int64
+	var end atomic.Bool
 	var owner sync.WaitGroup
 	owner.Go(func() {
 		for round := range int64(rounds) {
 			for turn := 0; looking.Load() <= round; turn++ {
+				if end.Load() {
+					return
+				}
 				pause(turn)
 			}
 			if round%2 == 0 {
@@ -40,6 +45,7 @@ func TestSleepAgainstMessage(t *testing.T) {
 			posted.Store(round + 1)
 		}
 	})
+	began := time.Now()
 	for round := range int64(rounds) {
 		before := kernel.wakes.Load()
 		looking.Store(round + 1)
@@ -53,11 +59,14 @@ func TestSleepAgainstMessage(t *testing.T) {
 			t.Errorf("round %d: the reactor sleeps and nobody woke it", round)
 			break
 		}
+		if isEnough(round, began) {
+			break
+		}
 		r.sleeping.Store(false)
 		r.collect()
 		obey(r.takeCommands())
 	}
-	looking.Store(rounds)
+	end.Store(true)
 	owner.Wait()
 	t.Logf("%d messages came before the look, %d after it", shot.early, shot.late)
 }

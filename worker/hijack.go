@@ -40,6 +40,7 @@ func (s *Server) hijack(w *response, behind []byte) (net.Conn, *bufio.ReadWriter
 		_, _ = reader.Peek(len(early)) // so that Buffered tells of them
 	}
 	w.hijacked = true
+	sc.last = nil // sent before: else what befalls the place's next client is reported as that answer's
 	s.stats.hijacked.Add(1)
 	c.exchange.Store(nil)
 	// The goroutine serves no HTTP any more: it gives its place in the pool to

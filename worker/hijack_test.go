@@ -267,3 +267,35 @@ func TestHijackWithoutDescriptor(t *testing.T) {
 	c.send(get)
 	c.want(200, "Hello, World!")
 }
+
+// An answer before it, in the same pipeline, is over with it: what befalls the
+// next client of the place is not reported as that answer's.
+func TestHijackEndsTheAnswersBefore(t *testing.T) {
+	ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done() // the client has closed its side
+		if r.URL.Path != "/hijack" {
+			hello(w, r)
+			return
+		}
+		conn, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		conn.Close()
+	}, func(o *Options) { o.QueueRequests, o.MaxThreads = false, 1 })
+	first := ts.dial()
+	first.send(get, getPath("/hijack"))
+	if err := first.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	first.want(200, "Hello, World!")
+	first.wantEnd()
+	ts.until("the place is back", func() bool { return ts.pool.Stats().Detached == 0 })
+	second := ts.dial()
+	second.send("NONSENSE\r\n\r\n")
+	second.want(400, "400 Bad Request: bad_method\n")
+	if _, lines := ts.countLogged("request refused"); len(lines) != 1 {
+		t.Errorf("logged: %v", lines)
+	}
+}
