@@ -77,7 +77,7 @@ func (w *response) sendFile(f file, limited *io.LimitedReader) (n int64, done bo
 	if w.noBody {
 		return 0, false, http.ErrBodyNotAllowed
 	}
-	if w.declared >= 0 && w.written+size > w.declared {
+	if w.declared >= 0 && !w.fits(size) {
 		return 0, false, nil // Write knows what to do about it
 	}
 	if !w.composed {

@@ -82,6 +82,7 @@ type rareParts struct {
 	connection []string      // the handler's Connection field
 	codings    []string      // of the handler's Transfer-Encoding, but chunked
 	limit      *handlerLimit // nil without HandlerTimeout
+	exceeded   bool          // the handler has written more than it had declared
 }
 
 func (w *response) rareParts() *rareParts {
@@ -224,11 +225,19 @@ func (w *response) beforeBody(n int) error {
 	if w.noBody {
 		return http.ErrBodyNotAllowed
 	}
-	if w.declared >= 0 && !w.userCoding && w.written+int64(n) > w.declared {
+	if w.declared >= 0 && !w.userCoding && !w.fits(int64(n)) {
+		w.rareParts().exceeded = true
 		return http.ErrContentLength
 	}
 	w.written += int64(n)
 	return nil
+}
+
+// fits reports whether n more bytes are no more than was declared. Nothing fits
+// behind a Write that did not: the answer would look whole without that piece
+// (net/http counts what it refuses).
+func (w *response) fits(n int64) bool {
+	return w.written+n <= w.declared && (w.rare == nil || !w.rare.exceeded)
 }
 
 // body takes bytes of the body once the head is complete. Chunks are not made

@@ -264,16 +264,31 @@ func TestCloseIsAnnounced(t *testing.T) {
 
 func TestDeclaredLength(t *testing.T) {
 	t.Run("too much", func(t *testing.T) {
-		errs := make(chan error, 2)
 		ts := startServer(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "5")
-			n, err := io.WriteString(w, "hel")
-			errs <- fmt.Errorf("%d %w", n, err)
-			n, err = io.WriteString(w, "lo, World!")
-			if n != 0 || !errors.Is(err, http.ErrContentLength) {
+			if n, err := io.WriteString(w, "hel"); n != 3 || err != nil {
+				t.Errorf("writing less than declared = %d, %v", n, err)
+			}
+			if n, err := io.WriteString(w, "lo, World!"); n != 0 || !errors.Is(err, http.ErrContentLength) {
 				t.Errorf("writing more than declared = %d, %v", n, err)
 			}
-			_, _ = io.WriteString(w, "lo")
+			if n, err := io.WriteString(w, "lo"); n != 0 || !errors.Is(err, http.ErrContentLength) {
+				t.Errorf("writing what would have fitted = %d, %v: the answer looks whole without the piece before", n, err)
+			}
+		})
+		c := ts.dial()
+		c.send(get)
+		if a := c.answer(); a.err != io.ErrUnexpectedEOF || a.body != "hel" {
+			t.Errorf("answer %q, %v", a.body, a.err)
+		}
+	})
+	t.Run("too much in the end", func(t *testing.T) {
+		ts := startServer(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "5")
+			_, _ = io.WriteString(w, "hello")
+			if n, err := io.WriteString(w, ", World!"); n != 0 || !errors.Is(err, http.ErrContentLength) {
+				t.Errorf("writing more than declared = %d, %v", n, err)
+			}
 		})
 		c := ts.dial()
 		c.send(get, get)
