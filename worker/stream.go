@@ -146,7 +146,7 @@ func (b *stream) refusal() error {
 	if b.closed != nil {
 		return b.closed
 	}
-	if b.err == nil && b.own && !b.deadline.IsZero() && !time.Now().Before(b.deadline) {
+	if b.err == nil && b.overdue() {
 		return b.fail(os.ErrDeadlineExceeded) // for good, as in net/http
 	}
 	return nil

@@ -140,3 +140,45 @@ func TestReadDeadlineOfBufferedBody(t *testing.T) {
 	c.send(post("body"))
 	c.want(200, "<nil> true true")
 }
+
+// A handler that has let its read deadline pass wants no more of the body, and
+// nobody knows how slowly the rest comes: a client that is told that the
+// connection goes on would have its next request wait behind its own upload.
+func TestUnreadBodyBeyondReadDeadline(t *testing.T) {
+	const head = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n"
+	past := time.Unix(1, 0)
+	for name, test := range map[string]struct {
+		send      string
+		deadlines []time.Time
+		goesOn    bool
+	}{
+		"passed":                     {head + "some", []time.Time{past}, false},
+		"passed, and nothing here":   {head, []time.Time{past}, false},
+		"passed, and all of it here": {head + "some more", []time.Time{past}, true},
+		"passed, then removed":       {head + "some", []time.Time{past, {}}, true},
+		"to come":                    {head + "some", []time.Time{time.Now().Add(time.Hour)}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
+				for _, deadline := range test.deadlines {
+					_ = http.NewResponseController(w).SetReadDeadline(deadline)
+				}
+				hello(w, r)
+			}, streaming)
+			c := ts.dial()
+			c.send(test.send)
+			if a := c.want(200, "Hello, World!"); a.Close == test.goesOn {
+				t.Errorf("the answer says close: %v", a.Close)
+			}
+			if !test.goesOn {
+				c.wantEnd()
+				return
+			}
+			if rest := len(head) + 9 - len(test.send); rest > 0 {
+				c.send(strings.Repeat("x", rest))
+			}
+			c.send(get)
+			c.want(200, "Hello, World!")
+		})
+	}
+}
