@@ -182,3 +182,41 @@ func TestUnreadBodyBeyondReadDeadline(t *testing.T) {
 		})
 	}
 }
+
+// Who ends a Read under way with a deadline in the past, and then closes the
+// body, ends it by the deadline, as with net/http: a library that takes every
+// other error of a Read for a sign of life sets a new deadline then.
+func TestReadDeadlineBeforeClose(t *testing.T) {
+	var got []error
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		ended := make(chan error)
+		go func() {
+			_, err := r.Body.Read(make([]byte, 10))
+			ended <- err
+		}()
+		time.Sleep(time.Second) // in the bubble: until it waits
+		_ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0))
+		_ = r.Body.Close()
+		got = append(got, <-ended)
+		hello(w, r)
+	}
+	inBubble(t, handler, streaming, func(t *testing.T, k *fakeKernel) {
+		const rounds = 20 // the reader may be quicker than the Close
+		for range rounds {
+			c := k.connect()
+			c.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 8\r\n\r\n")
+			k.pass(2 * time.Second)
+			if got := c.received(); !strings.Contains(got, "Connection: close\r\n") {
+				t.Errorf("answer %q", got)
+			}
+		}
+		if len(got) != rounds {
+			t.Errorf("%d of %d", len(got), rounds)
+		}
+		for _, err := range got {
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("Read: %v", err)
+			}
+		}
+	})
+}
