@@ -275,12 +275,14 @@ func (s *Server) beginDrain(rest bool) {
 		s.draining.Store(true)
 		close(s.drainBegun)
 		time.AfterFunc(newcomerGrace, s.endBridging)
+		s.closeListeners(rest)
+		// After that, as in net/http: who is told must not find the server still
+		// taking connections.
 		s.onShutdown.Lock()
 		for _, f := range s.onShutdown.list {
 			go f()
 		}
 		s.onShutdown.Unlock()
-		s.closeListeners(rest)
 		_ = s.reactor.Do(func() {
 			s.closedListeners = true
 			s.drainWaiting()

@@ -309,6 +309,27 @@ func TestRegisterOnShutdown(t *testing.T) {
 	}
 }
 
+// Who is told of the end, and tells others (a balancer, a registry), finds nobody
+// any more who would accept a connection.
+func TestOnShutdownComesAfterTheListener(t *testing.T) {
+	modes(t, func(t *testing.T, mode func(*Options)) {
+		ts := startServer(t, hello, mode)
+		dialed := make(chan error, 1)
+		ts.RegisterOnShutdown(func() {
+			conn, err := net.Dial("tcp", ts.addr)
+			if err == nil {
+				conn.Close()
+			}
+			dialed <- err
+		})
+		done := ts.shutdown()
+		if err := waitFor(t, dialed); err == nil {
+			t.Error("the listener is still open")
+		}
+		ts.wantShutdown(done)
+	})
+}
+
 // Close cancels contexts and cuts connections, in whatever state they are.
 func TestClose(t *testing.T) {
 	modes(t, func(t *testing.T, mode func(*Options)) {

@@ -146,7 +146,7 @@ func (b *stream) refusal() error {
 	if b.closed != nil {
 		return b.closed
 	}
-	if b.err == nil && b.own && !b.deadline.IsZero() && !time.Now().Before(b.deadline) {
+	if b.err == nil && b.overdue() {
 		return b.fail(os.ErrDeadlineExceeded) // for good, as in net/http
 	}
 	return nil
@@ -297,6 +297,9 @@ func (b *stream) wait() error {
 func (b *stream) limit(began int64, credit time.Duration) (timeout time.Duration, late error, changed chan struct{}, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if b.overdue() { // also when it has been closed meanwhile, as in net/http
+		return 0, nil, nil, b.fail(os.ErrDeadlineExceeded)
+	}
 	if b.closed != nil {
 		return 0, nil, nil, b.closed
 	}
@@ -307,10 +310,7 @@ func (b *stream) limit(began int64, credit time.Duration) (timeout time.Duration
 		if b.deadline.IsZero() {
 			return 0, nil, b.changed, nil
 		}
-		if timeout = time.Until(b.deadline); timeout <= 0 {
-			return 0, nil, nil, b.fail(os.ErrDeadlineExceeded)
-		}
-		return timeout, os.ErrDeadlineExceeded, b.changed, nil
+		return max(time.Until(b.deadline), 1), os.ErrDeadlineExceeded, b.changed, nil
 	}
 	t := &b.x.server.options.Timeouts
 	deadline := int64(math.MaxInt64)

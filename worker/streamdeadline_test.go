@@ -140,3 +140,83 @@ func TestReadDeadlineOfBufferedBody(t *testing.T) {
 	c.send(post("body"))
 	c.want(200, "<nil> true true")
 }
+
+// A handler that has let its read deadline pass wants no more of the body, and
+// nobody knows how slowly the rest comes: a client that is told that the
+// connection goes on would have its next request wait behind its own upload.
+func TestUnreadBodyBeyondReadDeadline(t *testing.T) {
+	const head = "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n"
+	past := time.Unix(1, 0)
+	for name, test := range map[string]struct {
+		send      string
+		deadlines []time.Time
+		goesOn    bool
+	}{
+		"passed":                     {head + "some", []time.Time{past}, false},
+		"passed, and nothing here":   {head, []time.Time{past}, false},
+		"passed, and all of it here": {head + "some more", []time.Time{past}, true},
+		"passed, then removed":       {head + "some", []time.Time{past, {}}, true},
+		"to come":                    {head + "some", []time.Time{time.Now().Add(time.Hour)}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
+				for _, deadline := range test.deadlines {
+					_ = http.NewResponseController(w).SetReadDeadline(deadline)
+				}
+				hello(w, r)
+			}, streaming)
+			c := ts.dial()
+			c.send(test.send)
+			if a := c.want(200, "Hello, World!"); a.Close == test.goesOn {
+				t.Errorf("the answer says close: %v", a.Close)
+			}
+			if !test.goesOn {
+				c.wantEnd()
+				return
+			}
+			if rest := len(head) + 9 - len(test.send); rest > 0 {
+				c.send(strings.Repeat("x", rest))
+			}
+			c.send(get)
+			c.want(200, "Hello, World!")
+		})
+	}
+}
+
+// Who ends a Read under way with a deadline in the past, and then closes the
+// body, ends it by the deadline, as with net/http: a library that takes every
+// other error of a Read for a sign of life sets a new deadline then.
+func TestReadDeadlineBeforeClose(t *testing.T) {
+	var got []error
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		ended := make(chan error)
+		go func() {
+			_, err := r.Body.Read(make([]byte, 10))
+			ended <- err
+		}()
+		time.Sleep(time.Second) // in the bubble: until it waits
+		_ = http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0))
+		_ = r.Body.Close()
+		got = append(got, <-ended)
+		hello(w, r)
+	}
+	inBubble(t, handler, streaming, func(t *testing.T, k *fakeKernel) {
+		const rounds = 20 // the reader may be quicker than the Close
+		for range rounds {
+			c := k.connect()
+			c.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 8\r\n\r\n")
+			k.pass(2 * time.Second)
+			if got := c.received(); !strings.Contains(got, "Connection: close\r\n") {
+				t.Errorf("answer %q", got)
+			}
+		}
+		if len(got) != rounds {
+			t.Errorf("%d of %d", len(got), rounds)
+		}
+		for _, err := range got {
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("Read: %v", err)
+			}
+		}
+	})
+}

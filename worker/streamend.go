@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/catamount-server/catamount/parser"
 	"github.com/valyala/bytebufferpool"
@@ -72,9 +73,21 @@ func (b *stream) skip() {
 
 // spoils reports whether the connection cannot go on after the answer as it
 // stands: the rest of the body is too long to be thrown away, or nobody knows
-// whether it comes. Any goroutine.
+// whether it comes, or the handler's deadline says not to wait for it. Any
+// goroutine.
 func (b *stream) spoils() bool {
-	return b.broken.Load() || b.wantsContinue.Load() || b.endless.Load() || b.left.Load() > discardLimit
+	if b.broken.Load() || b.wantsContinue.Load() || b.endless.Load() || b.left.Load() > discardLimit {
+		return true
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.left.Load() > 0 && b.overdue()
+}
+
+// overdue reports whether the handler's own deadline has passed. The mutex is
+// held.
+func (b *stream) overdue() bool {
+	return b.own && !b.deadline.IsZero() && !time.Now().Before(b.deadline)
 }
 
 // mayComplete reports, when the peer has shut down its side, whether the rest of
