@@ -17,11 +17,10 @@ import (
 // workers and serves nothing itself.
 func (l *Launcher) runMaster(ctx context.Context, signals chan os.Signal) error {
 	options := l.clusterOptions(l.state)
+	var before []string
 	if l.state == "" {
 		options.Signals = signals
-	}
-	var before []string
-	if l.state != "" {
+	} else {
 		before = cluster.FilesBefore(l.state) // New closes the state
 	}
 	c, err := cluster.New(options)
@@ -29,7 +28,7 @@ func (l *Launcher) runMaster(ctx context.Context, signals chan os.Signal) error 
 		return err
 	}
 	if l.state != "" {
-		l.removeOthers(before)
+		removeOthers(before, options.Files)
 		// The cluster has a channel of its own, and lets go of it at its end. One
 		// who cannot wait and sends another of these must not prevent that the
 		// pidfile is removed.

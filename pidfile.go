@@ -133,10 +133,10 @@ func (l *Launcher) files() (paths []string) {
 }
 
 // removeOthers removes those of the files that the program before a hot restart
-// had in this process which the configuration does not name any more.
-func (l *Launcher) removeOthers(before []string) {
+// had in this process which are not among the present one's.
+func removeOthers(before, present []string) {
 	for _, path := range before {
-		if slices.Contains(l.files(), path) || pidIn(path) != strconv.Itoa(os.Getpid()) {
+		if slices.Contains(present, path) || pidIn(path) != strconv.Itoa(os.Getpid()) {
 			continue
 		}
 		file, err := os.Open(path)

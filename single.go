@@ -75,14 +75,9 @@ func (s *single) beforeShutdown() {
 		case <-returned:
 			return
 		case sig := <-s.signals:
-			switch sig {
-			case syscall.SIGINT, syscall.SIGTERM:
+			if s.saysStop(sig) {
 				s.logger.Warn("Stopping at once, without the end of BeforeWorkerShutdown", "cause", cluster.SignalName(sig))
 				return
-			case syscall.SIGQUIT:
-				s.stderr.Write(worker.AllStacks(maxStacks))
-			default:
-				s.ignore(sig)
 			}
 		}
 	}
@@ -109,6 +104,20 @@ func (l *Launcher) setSingle(s *single) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.single = s
+}
+
+// saysStop does what a signal asks for, in whatever part of its life the process
+// is, unless that is to stop.
+func (s *single) saysStop(sig os.Signal) bool {
+	switch sig {
+	case syscall.SIGINT, syscall.SIGTERM:
+		return true
+	case syscall.SIGQUIT:
+		s.stderr.Write(worker.AllStacks(maxStacks))
+	default:
+		s.logger.Warn("signal ignored: there are no workers in single mode", "signal", cluster.SignalName(sig))
+	}
+	return false
 }
 
 // cutGrace is how long handlers have to notice that their requests were cut off.
@@ -157,13 +166,8 @@ func (s *single) wait(ctx context.Context) error {
 	for {
 		select {
 		case sig := <-s.signals:
-			switch sig {
-			case syscall.SIGINT, syscall.SIGTERM:
+			if s.saysStop(sig) {
 				stop(cluster.SignalName(sig))
-			case syscall.SIGQUIT:
-				s.stderr.Write(worker.AllStacks(maxStacks))
-			default:
-				s.ignore(sig)
 			}
 		case <-s.ask:
 			stop("Stop was called")

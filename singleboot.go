@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"syscall"
 
 	"github.com/catamount-server/catamount/cluster"
 	"github.com/catamount-server/catamount/internal/preload"
@@ -43,13 +41,8 @@ func (s *single) bootOrStop(life context.Context) (stopped bool, err error) {
 		case <-life.Done():
 			return s.stopBooting(context.Cause(life).Error()), nil
 		case sig := <-s.signals:
-			switch sig {
-			case syscall.SIGINT, syscall.SIGTERM:
+			if s.saysStop(sig) {
 				return s.stopBooting(cluster.SignalName(sig)), nil
-			case syscall.SIGQUIT:
-				s.stderr.Write(worker.AllStacks(maxStacks))
-			default:
-				s.ignore(sig)
 			}
 		}
 	}
@@ -62,10 +55,6 @@ func (s *single) stopBooting(cause string) (stopped bool) {
 
 // errBootEnded: there is nothing to wait for any more.
 var errBootEnded = errors.New("the application ended its goroutine (runtime.Goexit) instead of returning")
-
-func (s *single) ignore(sig os.Signal) {
-	s.logger.Warn("signal ignored: there are no workers in single mode", "signal", cluster.SignalName(sig))
-}
 
 // boot makes the server.
 func (s *single) boot(life context.Context) error {

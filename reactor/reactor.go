@@ -241,33 +241,6 @@ func (r *Reactor[T]) due(s *Slot[T]) {
 	}
 }
 
-// takeCommands takes what other goroutines want to be done.
-func (r *Reactor[T]) takeCommands() []func() {
-	if !r.commands.pending.Load() {
-		return nil
-	}
-	r.commands.Lock()
-	defer r.commands.Unlock()
-	list := r.commands.list
-	r.commands.list = nil
-	r.commands.pending.Store(false)
-	return list
-}
-
-func obey(commands []func()) {
-	for _, command := range commands {
-		command()
-	}
-}
-
-func (r *Reactor[T]) shut() {
-	r.commands.Lock()
-	r.commands.closed = true
-	r.commands.Unlock()
-	obey(r.takeCommands()) // nobody who was told that his command will run is left waiting
-	r.poller.Close()
-}
-
 // Add registers a connected, non-blocking socket as a client that the reactor
 // owns. The caller sets its deadline.
 func (r *Reactor[T]) Add(fd int) (*Slot[T], error) {
@@ -350,20 +323,6 @@ func (r *Reactor[T]) Post(s *Slot[T]) {
 	r.wake()
 }
 
-// Do runs f on the reactor's goroutine, soon, or returns ErrStopped.
-func (r *Reactor[T]) Do(f func()) error {
-	r.commands.Lock()
-	if r.commands.closed {
-		r.commands.Unlock()
-		return ErrStopped
-	}
-	r.commands.list = append(r.commands.list, f)
-	r.commands.pending.Store(true)
-	r.commands.Unlock()
-	r.wake()
-	return nil
-}
-
 // Nudge makes a sleeping reactor look around, and ask Options.Patience again.
 // Any goroutine.
 func (r *Reactor[T]) Nudge() { r.wake() }
@@ -380,9 +339,6 @@ func (r *Reactor[T]) wake() {
 		_ = r.poller.Wake()
 	}
 }
-
-// Stop makes Run return after its present batch. Descriptors stay open.
-func (r *Reactor[T]) Stop() { _ = r.Do(func() { r.stopping = true }) }
 
 // Listen starts reporting connections that wait at a listening socket.
 func (r *Reactor[T]) Listen(fd int) error {

@@ -374,16 +374,26 @@ func (s *Server) openGate() {
 	s.rearm()
 }
 
-// adopt makes a client of an accepted descriptor.
-func (s *Server) adopt(l *listener, fd int, peer address, b *bridge) {
-	if s.closed { // accepted just before the listener was closed
+// enter gives a connection its place in the reactor. Nil: there is none, and the
+// connection has been closed.
+func (s *Server) enter(fd int, b *bridge) *slot {
+	if s.closed { // it was accepted just before the listener was closed
 		s.turnAway(fd, b)
-		return
+		return nil
 	}
 	sl, err := s.reactor.Add(fd)
 	if err != nil {
 		s.turnAway(fd, b)
 		s.log.error(limitKey{event: "adopt"}, "connection could not be registered", "err", err)
+		return nil
+	}
+	return sl
+}
+
+// adopt makes a client of an accepted descriptor.
+func (s *Server) adopt(l *listener, fd int, peer address, b *bridge) {
+	sl := s.enter(fd, b)
+	if sl == nil {
 		return
 	}
 	now := s.reactor.BatchTime()

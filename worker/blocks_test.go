@@ -118,9 +118,8 @@ func TestBlocksAreGivenBack(t *testing.T) {
 				t.Errorf("%d bytes count after Close", n)
 			}
 		case "/hijack":
-			conn, _, err := w.(http.Hijacker).Hijack()
-			if err != nil {
-				t.Error(err)
+			conn := hijack(t, w)
+			if conn == nil {
 				return
 			}
 			conn.Close()

@@ -86,11 +86,15 @@ func (c *Client) isHead(fresh []byte) bool {
 	if c.pending != nil && c.pending.x != nil {
 		return c.pending.x.request.Method == http.MethodHead
 	}
-	first := c.unread()
-	if len(first) == 0 {
-		first = fresh
+	return bytes.HasPrefix(bytes.TrimLeft(c.firstUnread(fresh), "\r\n"), []byte("HEAD "))
+}
+
+// firstUnread is unread, or what has just been read when nothing is kept.
+func (c *Client) firstUnread(fresh []byte) []byte {
+	if kept := c.unread(); len(kept) > 0 {
+		return kept
 	}
-	return bytes.HasPrefix(bytes.TrimLeft(first, "\r\n"), []byte("HEAD "))
+	return fresh
 }
 
 func statusText(status int) string {
@@ -115,10 +119,7 @@ func (s *Server) noteRefusal(sl *slot, err error, fresh []byte) (status int, rea
 		s.log.error(limitKey{event: "body storage"}, "request body could not be stored", "peer", c.peerText(), "status", status, "err", err)
 		return status, reason
 	}
-	first := c.unread()
-	if len(first) == 0 {
-		first = fresh
-	}
+	first := c.firstUnread(fresh)
 	message := "request refused"
 	switch {
 	case bad == nil:

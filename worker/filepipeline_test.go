@@ -31,16 +31,7 @@ func TestRefusedBehindFile(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := tempFile(t, content)
-			handler := func(w http.ResponseWriter, r *http.Request) {
-				if r.URL.Path != "/file" {
-					hello(w, r)
-					return
-				}
-				w.Header().Set("Content-Length", fmt.Sprint(len(content)))
-				if n, err := test.handler(w, f); n != int64(len(content)) || err != nil {
-					t.Errorf("copied %d of %d bytes: %v", n, len(content), err)
-				}
-			}
+			handler := filesAndHello(t, len(content), func(w http.ResponseWriter) (int64, error) { return test.handler(w, f) })
 			change := func(o *Options) {
 				o.MaxThreads, o.OutputMemory = 1, 1000
 				o.OutputFile, o.OutputFileTotal, o.BodyDirectory = test.outputFile, 1<<30, t.TempDir()
@@ -64,5 +55,20 @@ func TestRefusedBehindFile(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// filesAndHello is a handler that answers /file with so many bytes, which copy
+// writes, and everything else with hello.
+func filesAndHello(t *testing.T, size int, copy func(w http.ResponseWriter) (int64, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/file" {
+			hello(w, r)
+			return
+		}
+		w.Header().Set("Content-Length", fmt.Sprint(size))
+		if n, err := copy(w); n != int64(size) || err != nil {
+			t.Errorf("copied %d of %d bytes: %v", n, size, err)
+		}
 	}
 }

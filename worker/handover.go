@@ -294,10 +294,8 @@ func (s *Server) takeHandedOver(l *listener, fd int) error {
 // takeOver goes on with a sibling's connection where that has left it.
 func (s *Server) takeOver(fd int, r *handOverRecord) {
 	now := s.reactor.BatchTime()
-	sl, err := s.reactor.Add(fd)
-	if err != nil {
-		_ = s.sockets.close(fd)
-		s.log.error(limitKey{event: "adopt"}, "connection could not be registered", "err", err)
+	sl := s.enter(fd, nil)
+	if sl == nil {
 		return
 	}
 	s.stats.takenOver.Add(1)

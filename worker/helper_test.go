@@ -353,3 +353,13 @@ func (ts *testServer) countLogged(message string) (count int, lines []logRecord)
 	}
 	return count, lines
 }
+
+// hijack takes a handler's connection over; nil: it could not, which is an error.
+func hijack(t *testing.T, w http.ResponseWriter) net.Conn {
+	conn, _, err := w.(http.Hijacker).Hijack()
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	return conn
+}

@@ -153,9 +153,8 @@ func TestHijackAfterWriting(t *testing.T) {
 			withModes(t, func(t *testing.T, mode func(*Options)) {
 				ts := startServer(t, func(w http.ResponseWriter, _ *http.Request) {
 					test.before(w)
-					conn, _, err := w.(http.Hijacker).Hijack()
-					if err != nil {
-						t.Error(err)
+					conn := hijack(t, w)
+					if conn == nil {
 						return
 					}
 					_, _ = io.WriteString(conn, "raw")
@@ -179,9 +178,8 @@ func TestHijackGivesItsPlace(t *testing.T) {
 			hello(w, r)
 			return
 		}
-		conn, _, err := w.(http.Hijacker).Hijack()
-		if err != nil {
-			t.Error(err)
+		conn := hijack(t, w)
+		if conn == nil {
 			return
 		}
 		defer conn.Close()
@@ -277,9 +275,8 @@ func TestHijackEndsTheAnswersBefore(t *testing.T) {
 			hello(w, r)
 			return
 		}
-		conn, _, err := w.(http.Hijacker).Hijack()
-		if err != nil {
-			t.Error(err)
+		conn := hijack(t, w)
+		if conn == nil {
 			return
 		}
 		conn.Close()

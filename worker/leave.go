@@ -222,9 +222,6 @@ const mostBatches = 1<<16/acceptBatchSize + 1
 
 // acceptAll empties the queue of a listener.
 func (s *Server) acceptAll(l *listener) {
-	if l.raw == nil {
-		return
-	}
 	for range mostBatches {
 		if err := l.raw.Control(l.accept); err != nil || l.failed != nil || !isReadable(l.fd) {
 			return // of failures nobody is there to be told

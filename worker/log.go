@@ -115,9 +115,13 @@ func (l *eventLog) writeLate() {
 }
 
 // close writes what is queued and ends the goroutine.
-func (l *eventLog) close() {
+func (l *eventLog) close() { <-l.end() }
+
+// end makes the goroutine write what is queued, and end; then what it returns is
+// closed.
+func (l *eventLog) end() <-chan struct{} {
 	l.stop.Do(func() { close(l.quit) })
-	<-l.done
+	return l.done
 }
 
 // lastLines is how long the log may take for what is queued when a process ends
@@ -128,9 +132,8 @@ const lastLines = 5 * time.Second
 // process that is about to end although handlers still run; a server that has
 // ended has done it.
 func (s *Server) EndLog() {
-	s.log.stop.Do(func() { close(s.log.quit) })
 	select {
-	case <-s.log.done:
+	case <-s.log.end():
 	case <-time.After(lastLines):
 	}
 }

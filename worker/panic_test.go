@@ -137,9 +137,8 @@ func wantCutChunks(t *testing.T, raw string) {
 // A panic after Hijack is the handler's own affair.
 func TestPanicAfterHijack(t *testing.T) {
 	ts := startServer(t, func(w http.ResponseWriter, _ *http.Request) {
-		conn, _, err := w.(http.Hijacker).Hijack()
-		if err != nil {
-			t.Error(err)
+		conn := hijack(t, w)
+		if conn == nil {
 			return
 		}
 		_, _ = io.WriteString(conn, "hijacked")

@@ -2,7 +2,6 @@ package worker
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -22,16 +21,9 @@ func (scarceFile) SyscallConn() (syscall.RawConn, error) { return nil, errors.Ne
 func TestSendFileWithoutDescriptor(t *testing.T) {
 	content := noise(200_000)
 	f := tempFile(t, content)
-	handler := func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/file" {
-			hello(w, r)
-			return
-		}
-		w.Header().Set("Content-Length", fmt.Sprint(len(content)))
-		if n, err := w.(io.ReaderFrom).ReadFrom(scarceFile{f}); n != int64(len(content)) || err != nil {
-			t.Errorf("copied %d of %d bytes: %v", n, len(content), err)
-		}
-	}
+	handler := filesAndHello(t, len(content), func(w http.ResponseWriter) (int64, error) {
+		return w.(io.ReaderFrom).ReadFrom(scarceFile{f})
+	})
 	inBubble(t, handler, nil, func(t *testing.T, k *fakeKernel) {
 		c := k.connect()
 		c.send(getPath("/file") + get)

@@ -3,6 +3,7 @@ package worker
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"net"
 	"net/http"
@@ -12,17 +13,26 @@ import (
 // What handlers reach through http.ResponseController and the optional
 // interfaces of a ResponseWriter, besides Flush, which is part of writing.
 
+// over is why the connection is not the response's any more; nil: it is. The
+// mutex is held.
+func (w *response) over() error {
+	switch {
+	case w.hijacked:
+		return http.ErrHijacked
+	case w.finished:
+		return errFinished
+	}
+	return nil
+}
+
 // SetWriteDeadline is for http.ResponseController: a Write or Flush that has to
 // wait for the client until then fails with os.ErrDeadlineExceeded. It replaces
 // the server's WriteTimeout; a zero time removes both.
 func (w *response) SetWriteDeadline(deadline time.Time) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	switch {
-	case w.hijacked:
-		return http.ErrHijacked
-	case w.finished: // the reactor may be sending the answer, and has no lock
-		return errFinished
+	if err := w.over(); err != nil { // once it is finished the reactor may be sending it, without the lock
+		return err
 	}
 	w.deadline = 0
 	if !deadline.IsZero() {
@@ -38,11 +48,8 @@ func (w *response) SetWriteDeadline(deadline time.Time) error {
 func (w *response) SetReadDeadline(deadline time.Time) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	switch {
-	case w.hijacked:
-		return http.ErrHijacked
-	case w.finished:
-		return errFinished
+	if err := w.over(); err != nil {
+		return err
 	}
 	if w.x.body != nil {
 		w.x.body.setReadDeadline(deadline)
@@ -81,13 +88,8 @@ func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	switch {
-	case w.hijacked:
-		return nil, nil, http.ErrHijacked
-	case w.finished:
-		return nil, nil, errFinished
-	case w.err != nil:
-		return nil, nil, w.err
+	if err := cmp.Or(w.over(), w.err); err != nil {
+		return nil, nil, err
 	}
 	if w.wroteHeader {
 		if !w.composed {

@@ -234,9 +234,8 @@ func TestShutdownOfIdleServerWithEndedContext(t *testing.T) {
 func TestShutdownDoesNotWaitForHijackers(t *testing.T) {
 	taken, gate := make(chan net.Conn, 1), make(chan struct{})
 	ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
-		conn, _, err := w.(http.Hijacker).Hijack()
-		if err != nil {
-			t.Error(err)
+		conn := hijack(t, w)
+		if conn == nil {
 			return
 		}
 		defer conn.Close()
@@ -265,9 +264,8 @@ func TestShutdownDoesNotWaitForHijackers(t *testing.T) {
 func TestLogOutlivesTheServer(t *testing.T) {
 	taken, gate := make(chan net.Conn, 1), make(chan struct{})
 	ts := startServer(t, func(w http.ResponseWriter, r *http.Request) {
-		conn, _, err := w.(http.Hijacker).Hijack()
-		if err != nil {
-			t.Error(err)
+		conn := hijack(t, w)
+		if conn == nil {
 			return
 		}
 		defer conn.Close()

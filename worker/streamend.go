@@ -76,12 +76,18 @@ func (b *stream) skip() {
 // whether it comes, or the handler's deadline says not to wait for it. Any
 // goroutine.
 func (b *stream) spoils() bool {
-	if b.broken.Load() || b.wantsContinue.Load() || b.endless.Load() || b.left.Load() > discardLimit {
+	if b.isLost() {
 		return true
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.left.Load() > 0 && b.overdue()
+}
+
+// isLost reports whether the end of the body, where the next request begins,
+// will not be reached. Any goroutine.
+func (b *stream) isLost() bool {
+	return b.broken.Load() || b.wantsContinue.Load() || b.endless.Load() || b.left.Load() > discardLimit
 }
 
 // overdue reports whether the handler's own deadline has passed. The mutex is
@@ -136,11 +142,10 @@ func (s *Server) endStream(x *exchange) bool {
 	if raw := b.takeRaw(); raw != nil {
 		defer putWhole(&readPool, raw)
 	}
-	whole := b.err == io.EOF
-	if b.err != nil && !whole || b.wantsContinue.Load() || b.endless.Load() || b.left.Load() > discardLimit {
+	if b.isLost() {
 		return false
 	}
-	c := x.client()
+	c, whole := x.client(), b.err == io.EOF
 	if !whole {
 		rest, done, err := b.body.discard(behind, &s.options.Limits)
 		if err != nil {
